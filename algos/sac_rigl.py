@@ -1,0 +1,622 @@
+"""SAC with sparse networks: dense, small-dense, pruning, static, SET and RigL (Graesser, Evci, Elsen, Castro 2022).
+
+    python algos/sac_rigl.py --sparsity 0.9                              # RigL on HalfCheetah-v5, 1M steps
+    python algos/sac_rigl.py --method static --env-id Walker2d-v5 --seed 2
+    python algos/sac_rigl.py --method prune --sparsity 0.95 --dry-run    # show the sparse networks and stop
+    python algos/sac_rigl.py --evaluate runs/NAME/checkpoint.pt
+
+Copy this file beside ``sparse_utils.py`` and it works there too.
+
+Writes the folder ``runs/{env}__sac_rigl__{method}-{sparsity}__{seed}__{hash}``, or ``--run-dir``:
+    config.json     all arguments, the command, versions
+    results.csv     a row per evaluation: step; return_mean, return_std, return_n (undiscounted, deterministic policy);
+                    sparsity, overall and of actor, qf1, qf2; parameters (active weights and biases of actor and both
+                    critics); acting_flops (multiplications and additions of one action); snr_actor, snr_critic
+                    (section 7); turnover (fraction of connections that the last rewiring really replaced)
+    timing.csv      a row per evaluation: steps per second since the last one and the seconds in each part of the loop
+    checkpoint.pt   everything needed to go on: tensors and plain Python only
+    events.*        TensorBoard; videos/ with --capture-video
+The same command started again resumes at the last checkpoint, or says that the run is finished. The physics cannot be
+restored within an episode, so a resumed run starts a fresh one; all else goes on as it was. The final score, printed
+at the end, is the mean over the last 10% of evaluations (section 3).
+
+Hyper-parameters: table 8, and for those that were tuned for each method (``TUNED``) table 2.
+
+Differences from the paper and its public code (google-research/rigl, rigl/rl), where they part or are silent:
+ 1. Reward scale 1 and target entropy -|A|: the paper names neither. Its code used ``--reward-scale 0.1`` and
+    ``--target-entropy-scale 0.5``.
+ 2. --total-timesteps counts the initial random steps; the code's count starts after them. Schedules count gradient
+    steps: pruning runs from 20% to 80% of them, SET and RigL rewire from the first one to 80%.
+ 3. RigL's scores are the gradients of the critic and actor losses that the Adam steps of the same update use, before
+    they are masked; the code computes fresh ones on the same batch after the steps. Rewiring replaces no Adam step.
+ 4. Inactive weights take no step, so acting, targets and checkpoints never see one, and pruned weights never return.
+    In the code they take Adam steps that are zeroed before the next forward pass.
+ 5. Actions are rescaled to [-1, 1] and log-probabilities are in that space. log_std is clipped to [-20, 2] as in
+    Haarnoja et al. 2018; the code does not clip. Adam's epsilon is PyTorch's 1e-8 (Keras: 1e-7).
+ 6. MuJoCo tasks are gymnasium's v5; the paper used v2.
+ 7. --actor-share divides a budget of weights B = (1 - sparsity) * (N_actor + 2 * N_critic), biases not counted:
+    actor density = share * B / N_actor, critic density = (1 - share) * B / (2 * N_critic). Not printed in the paper.
+ 8. With --dense-output-layer the sparsity is that of the other layers, as in the code.
+ 9. The SNR of SAC is in the paper's figure 5 but not in its code. Here: per-example gradients of one training batch,
+    of 0.5 * TD error^2 for each critic and of alpha * log pi - min(Q1, Q2) for the actor.
+"""
+
+import copy
+import math
+import os
+import pickle
+import signal
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from scipy.stats import trim_mean
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # sparse_utils.py and envs/ are one folder up
+import sparse_utils as su  # noqa: E402
+
+# Table 2: what the paper's search found for each method, on Walker2d. Any flag given on the command line wins.
+TUNED = {
+    "dense": {"weight_decay": 1e-4},
+    "small": {"weight_decay": 1e-4},
+    "prune": {"weight_decay": 1e-4, "update_interval": 1000},
+    "static": {"weight_decay": 1e-4, "sparse_init": False},
+    "set": {"weight_decay": 1e-4, "update_interval": 250, "drop_fraction": 0.3},
+    "rigl": {"weight_decay": 1e-6, "update_interval": 1000, "drop_fraction": 0.5},
+}
+
+
+@dataclass
+class Args:
+    # Run
+    env_id: str = "HalfCheetah-v5"
+    """any gymnasium task with Box observations and actions: MuJoCo, Bullet, Pendulum-v1"""
+    seed: int = 1
+    """seed of everything"""
+    total_timesteps: int = 1_000_000
+    """environment steps, the initial random ones included"""
+    run_dir: str = ""
+    """folder to write to; default runs/{env}__sac_rigl__{method}-{sparsity}__{seed}__{hash}"""
+    fresh: bool = False
+    """delete what is in the run folder and start over"""
+    eval_interval: int = 10_000
+    """environment steps between evaluations"""
+    eval_episodes: int = 30
+    """episodes per evaluation"""
+    snr_interval: int = 10_000
+    """environment steps between measurements of the gradients' signal-to-noise ratio; 0 = never"""
+    checkpoint_interval: int = 50_000
+    """environment steps between checkpoints: the most that a kill can cost"""
+    threads: int = 2
+    """CPU threads of PyTorch; 0 = PyTorch's own choice"""
+    matmul_precision: Literal["highest", "medium"] = "highest"
+    """medium: matrix products in bfloat16 where the processor has it, faster and less exact"""
+    cuda: bool = True
+    """use a GPU if there is one"""
+    track: bool = False
+    """also log to Weights & Biases (pip install wandb)"""
+    wandb_project_name: str = "sparse-rl"
+    """with --track: the project"""
+    wandb_entity: str | None = None
+    """with --track: the team"""
+    capture_video: bool = False
+    """at the end write one evaluation episode to videos/ as a gif"""
+    evaluate: str = ""
+    """a checkpoint.pt: evaluate its agent for --eval-episodes and stop"""
+    dry_run: bool = False
+    """print each layer's density and stop"""
+
+    # Algorithm (table 8)
+    learning_rate: float = 3e-4
+    """Adam's, for actor, critics and alpha"""
+    buffer_size: int = 1_000_000
+    """transitions"""
+    batch_size: int = 256
+    """transitions per update"""
+    gamma: float = 0.99
+    """discount"""
+    tau: float = 0.005
+    """target smoothing coefficient"""
+    learning_starts: int = 10_000
+    """random steps before learning; default 10,000 for HalfCheetah and Ant, 1,000 for all others"""
+    reward_scale: float = 1.0
+    """factor on the rewards that are learned from"""
+    target_entropy_scale: float = 1.0
+    """target entropy = -scale * dim(A)"""
+
+    # Sparsity
+    method: Literal["dense", "small", "prune", "static", "set", "rigl"] = "rigl"
+    """small is a dense network narrowed to the parameter count that --sparsity leaves"""
+    sparsity: float = 0.9
+    """fraction of weights that are zero, in [0, 1), of the actor and of each critic"""
+    actor_sparsity: float | None = None
+    """the actor's own sparsity"""
+    critic_sparsity: float | None = None
+    """the critics' own sparsity"""
+    actor_share: float | None = None
+    """fraction of all remaining weights that the actor gets, in (0, 1) (figure 3); dense HalfCheetah: 0.337"""
+    sparsity_distribution: Literal["erk", "uniform"] = "erk"
+    """how a network's sparsity is spread over its layers"""
+    dense_output_layer: bool = False
+    """leave the last layer of each network dense (figure 14)"""
+    width_scale: float | None = None
+    """hidden units = int(256 * scale); default 1, with --method small what matches the parameter count"""
+    sparse_init: bool = True
+    """scale initial weights by each unit's active fans (section 6); default off for static"""
+    weight_decay: float = 1e-6
+    """L2 on the weights, through Adam; default 1e-4 for all methods but rigl"""
+    update_interval: int = 1000
+    """gradient steps between two changes of the masks; default 250 for set"""
+    drop_fraction: float = 0.5
+    """fraction of connections that the first rewiring replaces, then decayed by a cosine; default 0.3 for set"""
+
+
+def parse_args() -> Args:
+    """The command line over table 2's defaults for its method. Ends the program with one line if it makes no sense."""
+    given = tyro.cli(Args, description=__doc__)
+    starts = 10_000 if given.env_id.startswith(("HalfCheetah", "Ant")) else 1_000
+    args = tyro.cli(Args, description=__doc__, default=replace(Args(), learning_starts=starts, **TUNED[given.method]))
+    fractions = {name: getattr(args, name) for name in ("sparsity", "actor_sparsity", "critic_sparsity")}
+    for name, value in fractions.items():
+        if value is not None and not 0 <= value < 1:
+            su.fail(f"--{name.replace('_', '-')} must be in [0, 1), not {value}")
+    for name in ("drop_fraction", "gamma", "tau"):
+        if not 0 <= getattr(args, name) <= 1:
+            su.fail(f"--{name.replace('_', '-')} must be in [0, 1], not {getattr(args, name)}")
+    positive = ("eval_interval", "eval_episodes", "checkpoint_interval", "buffer_size", "batch_size", "learning_starts")
+    for name in (*positive, "update_interval", "width_scale"):
+        if getattr(args, name) is not None and getattr(args, name) <= 0:
+            su.fail(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}")
+    if args.total_timesteps <= args.learning_starts:
+        su.fail(f"--total-timesteps {args.total_timesteps} ends before --learning-starts {args.learning_starts}")
+    if args.actor_share is not None and (args.actor_sparsity, args.critic_sparsity) != (None, None):
+        su.fail("--actor-share sets both sparsities: leave out --actor-sparsity and --critic-sparsity")
+    return args
+
+
+# ---- Environment and networks ----------------------------------------------------------------------------------------
+
+
+def make_env(env_id: str, **kwargs) -> gym.Env:
+    """The task with actions in [-1, 1]. Ends the program with one line if there is no such task or SAC cannot do it."""
+    try:
+        if "Bullet" in env_id:
+            import envs.bullet  # noqa: F401
+        env = gym.make(env_id, **kwargs)
+    except (gym.error.Error, ImportError) as error:
+        su.fail(f"{env_id}: {error}".replace("\n", " "))
+    for name, space in (("observations", env.observation_space), ("actions", env.action_space)):
+        if not isinstance(space, gym.spaces.Box):
+            su.fail(f"SAC needs Box observations and actions; {env_id} has {name} {space}")
+    return gym.wrappers.RescaleAction(gym.wrappers.FlattenObservation(env), np.float32(-1), np.float32(1))
+
+
+def make_eval_envs(env_id: str, n: int) -> gym.vector.VectorEnv:
+    """n environments that wait for a reset after the end of an episode."""
+    return gym.vector.SyncVectorEnv([lambda: make_env(env_id)] * n, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
+
+
+class Actor(nn.Module):
+    """Gaussian policy before its tanh. One output layer for mean and log-std, so both are sparse."""
+
+    def __init__(self, obs_dim: int, action_dim: int, width: int):
+        super().__init__()
+        self.fc1 = nn.Linear(obs_dim, width)
+        self.fc2 = nn.Linear(width, width)
+        self.fc3 = nn.Linear(width, 2 * action_dim)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """obs [..., O] -> mean and log-std [..., A]."""
+        x = torch.relu_(self.fc1(obs))
+        x = torch.relu_(self.fc2(x))
+        mean, log_std = self.fc3(x).chunk(2, dim=-1)
+        return mean, log_std.clamp(-20, 2)
+
+
+class Critics(nn.Module):
+    """Both critics as one batched network: slice i of every parameter is critic i."""
+
+    def __init__(self, obs_dim: int, action_dim: int, width: int):
+        super().__init__()
+        self.fc1 = su.BatchedLinear(2, obs_dim + action_dim, width)
+        self.fc2 = su.BatchedLinear(2, width, width)
+        self.fc3 = su.BatchedLinear(2, width, 1)
+
+    def forward(self, obs_action: Tensor) -> Tensor:
+        """obs_action [B, O + A] -> Q values [2, B]."""
+        x = torch.relu_(self.fc1(obs_action.expand(2, -1, -1)))
+        x = torch.relu_(self.fc2(x))
+        return self.fc3(x).squeeze(-1)
+
+
+def network_sparsities(args: Args, n_actor: int, n_critics: int) -> tuple[float, float]:
+    """Sparsity of actor and critics from the flags; n_actor and n_critics are the weights of the dense networks."""
+    if args.actor_share is None:
+        own = (args.actor_sparsity, args.critic_sparsity)
+        return tuple(args.sparsity if sparsity is None else sparsity for sparsity in own)
+    budget = (1 - args.sparsity) * (n_actor + n_critics)
+    # A sparse network has at most the weights of the dense one; a dense one can be made as wide as its share asks.
+    low, high = (0, 1) if args.method == "small" else (max(0, 1 - n_critics / budget), min(1, n_actor / budget))
+    if not (0 < args.actor_share < 1 and low <= args.actor_share <= high):
+        su.fail(f"--actor-share {args.actor_share} is not feasible here: it can be from {low:.4f} to {high:.4f}")
+    return 1 - args.actor_share * budget / n_actor, 1 - (1 - args.actor_share) * budget / n_critics
+
+
+def network_widths(args: Args, obs_dim: int, action_dim: int) -> tuple[int, int]:
+    """Hidden units of actor and critics. Method small: those whose parameter counts come nearest to the sparse ones."""
+    width = max(1, int(256 * (args.width_scale or 1)))
+    if args.method != "small" or args.width_scale is not None:
+        return width, width
+
+    def count(ends: tuple[int, int], hidden: int) -> tuple[int, int]:
+        """Weights and biases of a network with ends = (inputs, outputs)."""
+        return hidden * (sum(ends) + hidden), 2 * hidden + ends[1]
+
+    networks = (obs_dim, 2 * action_dim), (obs_dim + action_dim, 1)
+    full = [count(ends, width) for ends in networks]
+    sparsities = network_sparsities(args, full[0][0], 2 * full[1][0])
+    wanted = [(1 - sparsity) * n + biases for sparsity, (n, biases) in zip(sparsities, full, strict=True)]
+    return tuple(
+        min(range(1, 4096), key=lambda hidden, e=ends, n=n: abs(sum(count(e, hidden)) - n))
+        for ends, n in zip(networks, wanted, strict=True)
+    )
+
+
+# ---- Losses ----------------------------------------------------------------------------------------------------------
+
+
+def sample_action(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Action tanh(u) [B, A] with u = mean + std * noise, and its log-probability [B] in closed form."""
+    u = mean + log_std.exp() * noise
+    # log N(u) - log(1 - tanh(u)^2), the last term as 2 * (log 2 - u - softplus(-2u)), which cannot overflow
+    constant = 0.5 * math.log(2 * math.pi) + 2 * math.log(2)
+    log_prob = 2 * (u + F.softplus(-2 * u)) - 0.5 * noise.square() - log_std - constant
+    return torch.tanh(u), log_prob.sum(-1)
+
+
+@torch.no_grad()
+def td_target(
+    actor: Actor, qf_target: Critics, alpha: Tensor, next_obs: Tensor, reward: Tensor, terminated: Tensor, gamma: float
+) -> Tensor:
+    """r + gamma * (min Q'(s', a') - alpha * log pi(a'|s')) [B]; reward and terminated are [B, 1]. Only a true end of
+    the episode has no future: at a time limit terminated is 0 and next_obs the last observation."""
+    mean, log_std = actor(next_obs)
+    next_action, next_log_prob = sample_action(mean, log_std, torch.randn_like(mean))
+    next_value = torch.minimum(*qf_target(torch.cat([next_obs, next_action], 1))) - alpha * next_log_prob
+    return reward.squeeze(1) + gamma * (1 - terminated.squeeze(1)) * next_value
+
+
+def critic_loss(q: Tensor, target: Tensor) -> Tensor:
+    """Half the squared TD error of each critic and example; q [2, B]."""
+    return 0.5 * (q - target).square()
+
+
+def actor_loss(
+    mean: Tensor, log_std: Tensor, noise: Tensor, qf: Critics, alpha: Tensor, obs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """alpha * log pi - min(Q1, Q2) of each example, and log pi; both [B]."""
+    action, log_prob = sample_action(mean, log_std, noise)
+    return alpha * log_prob - torch.minimum(*qf(torch.cat([obs, action], 1))), log_prob
+
+
+def gradient_snr(
+    actor: Actor, qf: Critics, alpha: Tensor, obs: Tensor, obs_action: Tensor, target: Tensor, noise: Tensor
+) -> tuple[float, float]:
+    """Signal-to-noise ratio of the actor's and of the critics' gradients on one batch (section 7)."""
+
+    def actor_example(parameters: dict[str, Tensor], o: Tensor, eps: Tensor) -> Tensor:
+        mean, log_std = functional_call(actor, parameters, o[None])
+        return actor_loss(mean, log_std, eps[None], qf, alpha, o[None])[0].sum()
+
+    def critic_example(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return critic_loss(functional_call(qf, parameters, x[None]), y).sum()
+
+    return (
+        su.signal_to_noise(actor_example, dict(actor.named_parameters()), obs, noise),
+        su.signal_to_noise(critic_example, dict(qf.named_parameters()), obs_action, target),
+    )
+
+
+# ---- Evaluation ------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def evaluate(actor: Actor, envs: gym.vector.VectorEnv, seed: tuple[int, ...], device: torch.device) -> np.ndarray:
+    """Returns [n] of the first episode of each of the n environments under the deterministic policy tanh(mean)."""
+    assert envs.metadata["autoreset_mode"] == gym.vector.AutoresetMode.DISABLED
+    obs, _ = envs.reset(seed=[int(s) for s in np.random.SeedSequence(seed).generate_state(envs.num_envs)])
+    returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, dtype=bool)
+    while running.any():
+        mean, _ = actor(torch.as_tensor(obs, dtype=torch.float32, device=device))
+        obs, reward, terminated, truncated, _ = envs.step(torch.tanh(mean).cpu().numpy())
+        returns += reward * running
+        ended = terminated | truncated
+        running &= ~ended
+        if ended.any() and running.any():
+            obs, _ = envs.reset(options={"reset_mask": ended})  # these play on beside the others and no longer count
+    return returns
+
+
+def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Interquartile mean (Agarwal et al. 2021)."""
+    return trim_mean(values, 0.25, axis=axis)
+
+
+def record_video(actor: Actor, env_id: str, seed: int, device: torch.device, file: Path) -> None:
+    """One episode of the deterministic policy as a gif. Where rendering is not possible, say so: the run is saved."""
+    import imageio.v3 as imageio
+
+    if not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    try:
+        env = make_env(env_id, render_mode="rgb_array")
+        obs, _ = env.reset(seed=seed)
+        frames, ended = [env.render()], False
+        while not ended:
+            with torch.no_grad():
+                mean, _ = actor(torch.as_tensor(obs, dtype=torch.float32, device=device))
+            obs, _, terminated, truncated, _ = env.step(torch.tanh(mean).cpu().numpy())
+            frames.append(env.render())
+            ended = terminated or truncated
+        env.close()
+        file.parent.mkdir(exist_ok=True)
+        imageio.imwrite(file, np.stack(frames[::2]), duration=40, loop=0)
+        print(f"video: {file}")
+    except Exception as error:  # whatever the graphics driver raises
+        print(f"no video: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    args = parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision(args.matmul_precision)
+    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+
+    trained = None
+    if args.evaluate:  # the task and the networks are those that the agent was trained with
+        try:
+            trained = torch.load(args.evaluate, weights_only=True, map_location=device)
+            args = Args(**trained["args"] | {"eval_episodes": args.eval_episodes})
+        except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+            su.fail(f"cannot read {args.evaluate} as a checkpoint of sac_rigl.py: {str(error).splitlines()[0]}")
+
+    # ---- Environment and networks
+    torch.manual_seed(args.seed)
+    env = gym.wrappers.RecordEpisodeStatistics(make_env(args.env_id))
+    obs_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
+    actor_width, critic_width = network_widths(args, obs_dim, action_dim)
+    actor = Actor(obs_dim, action_dim, actor_width).to(device)
+    qf = Critics(obs_dim, action_dim, critic_width).to(device)
+    actor_weights, qf_weights = su.prunable(actor=actor), su.prunable(qf=qf)
+    weights = actor_weights | qf_weights
+
+    # ---- Sparsity: the final density of each layer, per network (section 5). A layer without a mask is dense.
+    densities = {}
+    if args.method not in ("dense", "small"):
+        distribute = {"erk": su.erk_densities, "uniform": su.uniform_densities}[args.sparsity_distribution]
+        sizes = [sum(w.numel() for w in net.values()) for net in (actor_weights, qf_weights)]
+        for net, sparsity in zip((actor_weights, qf_weights), network_sparsities(args, *sizes), strict=True):
+            shapes = su.layer_shapes(net)
+            if args.dense_output_layer:
+                shapes = {name: shape for name, shape in shapes.items() if ".fc3." not in name}
+            densities |= distribute(shapes, sparsity)
+    if args.dry_run:
+        print(su.describe(weights, su.random_masks(weights, densities)))
+        raise SystemExit(0)
+    # Pruning starts dense; static, SET and RigL start with random masks (section 2.1).
+    masks = su.random_masks(weights, dict.fromkeys(densities, 1.0) if args.method == "prune" else densities)
+    actor_masks, qf_masks = ({n: masks[n] for n in net if n in masks} for net in (actor_weights, qf_weights))
+    su.sparse_init_(weights, masks if args.sparse_init else {})
+    su.apply_masks(weights, masks)
+    actor_biases, qf_biases = ([p for n, p in net.named_parameters() if "bias" in n] for net in (actor, qf))
+    for bias in actor_biases + qf_biases:
+        nn.init.zeros_(bias)
+    qf_target = copy.deepcopy(qf).requires_grad_(False)
+    target_weights = su.prunable(qf=qf_target)
+
+    if trained is not None:
+        actor.load_state_dict(trained["actor"])
+        returns = evaluate(actor, make_eval_envs(args.env_id, args.eval_episodes), (args.seed,), device)
+        low, high = su.bootstrap_interval(returns, iqm)
+        print(f"{args.env_id}, {len(returns)} episodes: mean {returns.mean():.1f}, std {returns.std():.1f}, ", end="")
+        print(f"IQM {iqm(returns):.1f} (95% interval {low:.1f} to {high:.1f})")
+        raise SystemExit(0)
+
+    # ---- Optimizers. Weight decay is an L2 loss through Adam (not AdamW) on the weights alone. The losses contain
+    # wd * sum(w^2), the critics' inside their factor 0.5: so the gradient is 2 * wd * w for the actor, wd * w for them.
+    actor_groups = [{"params": actor_weights.values(), "weight_decay": 2 * args.weight_decay}, {"params": actor_biases}]
+    qf_groups = [{"params": qf_weights.values(), "weight_decay": args.weight_decay}, {"params": qf_biases}]
+    log_alpha = torch.zeros((), device=device)
+    actor_optimizer = torch.optim.Adam([*actor_groups, {"params": [log_alpha]}], lr=args.learning_rate, fused=True)
+    qf_optimizer = torch.optim.Adam(qf_groups, lr=args.learning_rate, fused=True)
+
+    # ---- Run folder; go on from the checkpoint in it, if there is one
+    variant = args.method if args.method == "dense" else f"{args.method}-{args.sparsity:g}"
+    run_dir = Path(args.run_dir or f"runs/{su.run_name(args, 'sac_rigl', variant)}")
+    checkpoint = su.start_run(args, run_dir)
+    # A row of the replay memory is [obs, action, next_obs, reward, terminated], so that a batch is one gather.
+    row_parts = [obs_dim, action_dim, obs_dim, 1, 1]
+    replay = torch.empty(min(args.buffer_size, args.total_timesteps), sum(row_parts), device=device)
+    start, results, timings, turnover, snr = 0, [], [], 0.0, (math.nan, math.nan)
+    stateful = {"actor": actor, "qf": qf, "qf_target": qf_target}
+    stateful |= {"actor_optimizer": actor_optimizer, "qf_optimizer": qf_optimizer}
+    if checkpoint is not None:
+        start, results, timings = checkpoint["step"], checkpoint["results"], checkpoint["timings"]
+        turnover, snr = checkpoint["turnover"], checkpoint["snr"]
+        for name, part in stateful.items():
+            part.load_state_dict(checkpoint[name])
+        for name, mask in masks.items():
+            mask.copy_(checkpoint["masks"][name])
+        log_alpha.copy_(checkpoint["log_alpha"])
+        replay[: len(checkpoint["replay"])] = checkpoint["replay"].to(device)
+        torch.set_rng_state(checkpoint["rng"])
+        if device.type == "cuda" and checkpoint["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(checkpoint["cuda_rng"])
+        print(f"resuming {run_dir} at step {start:,}")
+
+    def save(finished: bool = False) -> None:
+        state = {name: part.state_dict() for name, part in stateful.items()}
+        state |= {"args": asdict(args), "finished": finished, "step": step, "results": results, "timings": timings}
+        state |= {"turnover": turnover, "snr": snr, "masks": masks, "log_alpha": log_alpha}
+        # clone: torch.save would write all of the memory that a slice belongs to
+        state |= {"replay": replay[: 0 if finished else min(step, len(replay))].clone(), "rng": torch.get_rng_state()}
+        state |= {"cuda_rng": torch.cuda.get_rng_state() if device.type == "cuda" else None}
+        su.save_checkpoint(run_dir / "checkpoint.pt", state)
+
+    # Ctrl-C and Slurm's SIGTERM take effect between two steps, where the state is consistent.
+    signals = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: signals.append(number))
+    if args.track:
+        import wandb
+
+        project = {"project": args.wandb_project_name, "entity": args.wandb_entity}
+        wandb.init(**project, name=run_dir.name, config=asdict(args), sync_tensorboard=True)
+    writer = SummaryWriter(str(run_dir), purge_step=start + 1)
+    redraw = 1 if sys.stderr.isatty() else 60  # seconds
+    progress = tqdm(total=args.total_timesteps, initial=start, unit="step", mininterval=redraw)
+
+    actor_parameters, qf_parameters, target_parameters = (list(net.parameters()) for net in (actor, qf, qf_target))
+    target_entropy = -args.target_entropy_scale * action_dim
+    total_updates = args.total_timesteps - args.learning_starts
+    prune_begin, sparsify_end = int(0.2 * total_updates), int(0.8 * total_updates)  # appendix A.3
+    eval_envs = make_eval_envs(args.env_id, args.eval_episodes)
+    obs, _ = env.reset(seed=args.seed + start)
+    step = start
+    watch = su.Stopwatch("act", "env", "sample", "update", "sparsify", "snr", "log", "evaluate", "checkpoint")
+    for step in range(start + 1, args.total_timesteps + 1):
+        # ---- Collect
+        if step <= args.learning_starts:
+            action = (2 * torch.rand(action_dim) - 1).numpy()
+        else:
+            with torch.no_grad():
+                mean, log_std = actor(torch.as_tensor(obs, dtype=torch.float32, device=device))
+                action = torch.tanh(mean + log_std.exp() * torch.randn_like(mean)).cpu().numpy()
+        watch.lap("act")
+        next_obs, reward, terminated, truncated, info = env.step(action)
+        row = np.concatenate([obs, action, next_obs, [args.reward_scale * float(reward), terminated]])
+        replay[(step - 1) % len(replay)] = torch.from_numpy(row)
+        obs = next_obs
+        if terminated or truncated:
+            writer.add_scalar("charts/episodic_return", info["episode"]["r"], step)
+            writer.add_scalar("charts/episodic_length", info["episode"]["l"], step)
+            obs, _ = env.reset()
+        watch.lap("env")
+
+        if step > args.learning_starts:
+            # ---- Learn
+            update = step - args.learning_starts - 1  # gradient steps before this one
+            rewiring = args.method in ("set", "rigl") and update % args.update_interval == 0 and update < sparsify_end
+            batch = replay.index_select(0, torch.randint(min(step, len(replay)), (args.batch_size,), device=device))
+            b_obs, b_action, b_next_obs, b_reward, b_terminated = batch.split(row_parts, dim=1)
+            b_obs_action = batch[:, : obs_dim + action_dim]
+            watch.lap("sample")
+
+            # Critics
+            alpha = log_alpha.exp()
+            target = td_target(actor, qf_target, alpha, b_next_obs, b_reward, b_terminated, args.gamma)
+            q = qf(b_obs_action)
+            qf_losses = critic_loss(q, target).mean(1)
+            qf_optimizer.zero_grad()
+            qf_losses.sum().backward()
+            gradients = {n: qf_weights[n].grad.clone() for n in qf_masks} if rewiring else {}  # dense: RigL's scores
+            su.mask_gradients(qf_weights, qf_masks)  # with its moments zero too, Adam leaves an inactive weight at zero
+            qf_optimizer.step()
+
+            # Actor; backward to its own parameters only, not to the critics'
+            noise = torch.randn_like(b_action)
+            actor_losses, log_prob = actor_loss(*actor(b_obs), noise, qf, alpha, b_obs)
+            actor_optimizer.zero_grad()
+            actor_losses.mean().backward(inputs=actor_parameters)
+            gradients |= {n: actor_weights[n].grad.clone() for n in actor_masks} if rewiring else {}
+            su.mask_gradients(actor_weights, actor_masks)
+            # Entropy coefficient, in the same optimizer: the gradient of -log_alpha * (log pi + target entropy)
+            log_alpha.grad = -(log_prob.detach().mean() + target_entropy)
+            actor_optimizer.step()
+
+            torch._foreach_lerp_(target_parameters, qf_parameters, args.tau)
+            watch.lap("update")
+
+            # ---- Sparsify
+            if rewiring:  # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, algorithm 1)
+                fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)
+                scores = gradients if args.method == "rigl" else None
+                optimizers = (actor_optimizer, qf_optimizer)
+                turnover = su.rewire(weights, masks, fraction, optimizers, target_weights, scores)
+            elif args.method == "prune" and (
+                update == sparsify_end
+                or (prune_begin <= update < sparsify_end and (update - prune_begin) % args.update_interval == 0)
+            ):  # Gradual magnitude pruning: each layer to its own final density (Zhu & Gupta 2018, equation 1)
+                now = {n: 1 - su.cubic_sparsity(update, prune_begin, sparsify_end, 1 - d) for n, d in densities.items()}
+                new_masks = su.magnitude_masks(weights, now, masks)
+                su.set_masks(weights, masks, new_masks, (actor_optimizer, qf_optimizer), target_weights)
+            watch.lap("sparsify")
+
+            # ---- Log
+            if args.snr_interval and step % args.snr_interval == 0:
+                snr = gradient_snr(actor, qf, alpha, b_obs, b_obs_action, target, noise)
+                watch.lap("snr")
+            if step % 100 == 0:
+                losses = {"qf1_values": q[0].mean(), "qf2_values": q[1].mean(), "alpha": alpha}
+                losses |= {"qf1_loss": qf_losses[0], "qf2_loss": qf_losses[1], "qf_loss": qf_losses.mean()}
+                losses |= {"actor_loss": actor_losses.mean(), "alpha_loss": log_alpha * log_alpha.grad}
+                for name, value in losses.items():
+                    writer.add_scalar(f"losses/{name}", value.item(), step)
+                watch.lap("log")
+
+        # ---- Evaluate
+        if step % args.eval_interval == 0 or step == args.total_timesteps:
+            returns = evaluate(actor, eval_envs, (args.seed, step), device)
+            watch.lap("evaluate")
+            result = {"return_mean": float(returns.mean()), "return_std": float(returns.std())}
+            result["return_n"] = len(returns)
+            result |= {"sparsity": su.sparsity(weights, masks), "sparsity_actor": su.sparsity(actor_weights, masks)}
+            for i in (0, 1):
+                critic, critic_masks = ({n: t[i] for n, t in net.items()} for net in (qf_weights, qf_masks))
+                result[f"sparsity_qf{i + 1}"] = su.sparsity(critic, critic_masks)
+            result["parameters"] = su.count_parameters(masks, actor=actor, qf=qf)
+            result["acting_flops"] = sum(su.flops(actor, torch.zeros(1, obs_dim, device=device), masks, "actor"))
+            result |= {"snr_actor": snr[0], "snr_critic": snr[1], "turnover": turnover}
+            results.append({"step": step, **result})
+            su.write_csv(run_dir / "results.csv", results)
+            for name, value in result.items():
+                writer.add_scalar(f"{'eval' if name.startswith('return') else 'sparsity'}/{name}", value, step)
+            for name, value in su.layer_sparsity(weights, masks).items():
+                writer.add_scalar(f"sparsity/layer/{name}", value, step)
+            seconds = watch.take()
+            speed = (step - max(start, timings[-1]["step"] if timings else 0)) / sum(seconds.values())
+            timings.append({"step": step, "steps_per_second": speed, **seconds})
+            su.write_csv(run_dir / "timing.csv", timings)
+            writer.add_scalar("charts/SPS", speed, step)
+            progress.set_postfix_str(f"return {returns.mean():.0f}, sparsity {result['sparsity']:.3f}")
+        progress.update()
+
+        # ---- Checkpoint
+        if signals:
+            break
+        if step % args.checkpoint_interval == 0:
+            save()
+            watch.lap("checkpoint")
+
+    progress.close()
+    writer.close()
+    if signals:
+        save()
+        print(f"stopped at step {step:,}; the same command goes on from there ({run_dir})")
+        raise SystemExit(128 + signals[0])
+    save(finished=True)
+    last = [row["return_mean"] for row in results[-max(1, len(results) // 10) :]]
+    print(f"final score (mean of the last {len(last)} of {len(results)} evaluations): {np.mean(last):.1f} ({run_dir})")
+    if args.capture_video:
+        record_video(actor, args.env_id, args.seed, device, run_dir / "videos" / f"step-{step}.gif")

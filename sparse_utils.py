@@ -1,0 +1,520 @@
+"""What a sparse network is: masks, what can be done to them, and the folder a run leaves behind. Knows nothing of RL.
+
+A network is an ordinary ``nn.Module``. ``prunable(actor=actor)`` names its weights, and a mask is a float tensor of
+zeros and ones under the same name; a weight whose name has no mask is dense. The functions below keep one invariant:
+an inactive weight is exactly zero, and so are its Adam moments and its entry in a target network. It then stays zero
+without being touched at every step, as long as its gradient is masked before the optimizer's step::
+
+    loss.backward()
+    mask_gradients(weights, masks)
+    optimizer.step()
+
+Axes: ``nn.Linear`` [out, in], ``nn.Conv2d`` [out, in, kh, kw]. A weight with one more axis in front, as that of
+``BatchedLinear`` [R, in, out], holds R independent networks (twin critics, many seeds): each of the R slices is
+counted, initialised, pruned and rewired as a network of its own. So an odd number of axes means R networks.
+"""
+
+import csv
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from scipy.stats import bootstrap
+from torch import Tensor, nn
+from torch.func import grad, vmap
+
+Weights = Mapping[str, Tensor]
+Masks = dict[str, Tensor]
+
+
+# ---- Layers with a leading run axis ----------------------------------------------------------------------------------
+
+
+class BatchedLinear(nn.Module):
+    """R independent linear layers computed as one batched product: x [R, B, in] -> [R, B, out]."""
+
+    def __init__(self, runs: int, in_features: int, out_features: int):
+        super().__init__()
+        limit = 1 / math.sqrt(in_features)  # the distribution of nn.Linear's default
+        self.weight = nn.Parameter(torch.empty(runs, in_features, out_features).uniform_(-limit, limit))
+        self.bias = nn.Parameter(torch.empty(runs, 1, out_features).uniform_(-limit, limit))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+def unstack(net: nn.Module, r: int) -> dict[str, Tensor]:
+    """The ``state_dict`` of network r of a net of ``BatchedLinear`` layers, for that net made of ``nn.Linear``."""
+    state = {}
+    for name, module in net.named_modules():
+        if isinstance(module, BatchedLinear):
+            state[f"{name}.weight"] = module.weight.detach()[r].T.clone()
+            state[f"{name}.bias"] = module.bias.detach()[r, 0].clone()
+    return state
+
+
+def _has_run_axis(weight: Tensor) -> bool:
+    return weight.dim() % 2 == 1
+
+
+def _slices(tensor: Tensor, like: Tensor) -> Tensor:
+    """A view [R, n] of ``tensor``: one row for each network that ``like`` holds."""
+    return tensor.reshape(like.shape[0] if _has_run_axis(like) else 1, -1)
+
+
+# ---- Which weights, and how dense each layer -------------------------------------------------------------------------
+
+
+def prunable(**modules: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that may be sparse: those of Linear and Conv layers, never biases, norms or log-stds.
+
+    ``prunable(actor=actor, qf=qf)`` is {"actor.fc1.weight": Parameter, ..., "qf.fc1.weight": ...}.
+    """
+    return {
+        f"{prefix}.{name}.weight": layer.weight
+        for prefix, module in modules.items()
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d | BatchedLinear)
+    }
+
+
+def layer_shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
+    """Each layer's shape in one network, that is without the run axis."""
+    return {name: tuple(w.shape[1:] if _has_run_axis(w) else w.shape) for name, w in weights.items()}
+
+
+def _check_sparsity(sparsity: float) -> None:
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity must be in [0, 1), not {sparsity}")
+
+
+def uniform_densities(shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> dict[str, float]:
+    """Every layer keeps the same fraction 1 - sparsity of its weights (Graesser et al. 2022, section 5).
+
+    Raises ValueError for a sparsity outside [0, 1).
+    """
+    _check_sparsity(sparsity)
+    return dict.fromkeys(shapes, 1 - sparsity)
+
+
+def erk_densities(shapes: Mapping[str, tuple[int, ...]], sparsity: float, power_scale: float = 1.0) -> dict[str, float]:
+    """Erdos-Renyi-Kernel density of each layer (Evci et al. 2020; Graesser et al. 2022, section 5).
+
+    A layer's density is eps * (sum(shape) / prod(shape)) ** power_scale, with eps such that the network as a whole has
+    the wanted sparsity. Where that exceeds 1, the layer with the largest score becomes dense and eps is computed again
+    for the rest, one pass at a time. ``shapes`` are those of one network, in any order of axes; power_scale 0 gives
+    the uniform distribution.
+
+    Raises ValueError for a sparsity outside [0, 1).
+    """
+    _check_sparsity(sparsity)
+    size = {name: math.prod(shape) for name, shape in shapes.items()}
+    score = {name: (sum(shape) / math.prod(shape)) ** power_scale for name, shape in shapes.items()}
+    zeros = {name: math.floor(sparsity * n) for name, n in size.items()}
+    dense: set[str] = set()
+    # The zeros that a dense layer does not have must be found in the others; without any zeros all layers are dense.
+    while sum(zeros.values()) > 0 and len(dense) < len(shapes):
+        others = [name for name in shapes if name not in dense]
+        kept = sum(size[name] - zeros[name] for name in others) - sum(zeros[name] for name in dense)
+        eps = kept / sum(score[name] * size[name] for name in others)
+        largest = max(score[name] for name in others)
+        if eps * largest <= 1:
+            return {name: 1.0 if name in dense else eps * score[name] for name in shapes}
+        dense.update(name for name in others if score[name] == largest)
+    return dict.fromkeys(shapes, 1.0)
+
+
+# ---- Masks -----------------------------------------------------------------------------------------------------------
+
+
+def _top_k(scores: Tensor, k: int) -> Tensor:
+    """Boolean [n]: the k largest of ``scores`` [n]; ties go to the lower index, so exactly k are true."""
+    if k <= 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    if scores.isnan().any():
+        raise FloatingPointError("a weight or a gradient is NaN: training has diverged")
+    threshold = scores.kthvalue(scores.numel() - k + 1).values  # the k-th largest, in linear time
+    above, ties = scores > threshold, scores == threshold
+    return above | (ties & (ties.cumsum(0) <= k - above.sum()))
+
+
+def random_masks(weights: Weights, densities: Mapping[str, float], generator: torch.Generator | None = None) -> Masks:
+    """Random masks for the layers in ``densities``: of a layer's n weights floor((1 - density) * n) are inactive.
+
+    ``generator`` is a CPU generator, so that the masks do not depend on the device.
+    """
+    masks = {}
+    for name, density in densities.items():
+        weight = weights[name]
+        scores = _slices(torch.rand(weight.shape, generator=generator), weight)
+        n = scores.shape[1]
+        n_zeros = math.floor((1 - density) * n + 1e-6)  # 1e-6: in floats (1 - 0.9) * 10 is below 1
+        masks[name] = torch.stack([_top_k(row, n - n_zeros) for row in scores]).view_as(weight).to(weight)
+    return masks
+
+
+def magnitude_masks(weights: Weights, densities: Mapping[str, float], masks: Weights | None = None) -> Masks:
+    """Keep the max(1, round(density * n)) largest of each layer's n weights by magnitude, layer by layer as gradual
+    magnitude pruning does (Zhu & Gupta 2018; Graesser et al. 2022, section 2.1).
+
+    With ``masks`` an inactive weight loses against every active one, so a density that falls gives nested masks.
+    """
+    new_masks = {}
+    for name, density in densities.items():
+        weight = weights[name].detach()
+        scores = weight.abs() if masks is None else weight.abs().masked_fill(masks[name] == 0, -1)
+        rows = _slices(scores, weight)
+        n_keep = max(1, round(density * rows.shape[1]))
+        new_masks[name] = torch.stack([_top_k(row, n_keep) for row in rows]).view_as(weight).to(weight)
+    return new_masks
+
+
+@torch.no_grad()
+def apply_masks(weights: Weights, masks: Weights) -> None:
+    """Set inactive weights to zero, in place."""
+    if masks:
+        torch._foreach_mul_([weights[name] for name in masks], list(masks.values()))
+
+
+@torch.no_grad()
+def mask_gradients(weights: Weights, masks: Weights) -> None:
+    """Set the gradients of inactive weights to zero, in place: the optimizer's step then leaves them at zero."""
+    if masks:
+        torch._foreach_mul_([weights[name].grad for name in masks], list(masks.values()))
+
+
+def sparsity(weights: Weights, masks: Weights) -> float:
+    """Fraction of inactive weights among all ``weights``; one without a mask is active."""
+    inactive = sum(int((mask == 0).sum()) for name, mask in masks.items() if name in weights)
+    return inactive / sum(w.numel() for w in weights.values())
+
+
+def layer_sparsity(weights: Weights, masks: Weights) -> dict[str, float]:
+    """Fraction of inactive weights of each layer."""
+    return {name: sparsity({name: w}, masks) for name, w in weights.items()}
+
+
+def describe(weights: Weights, masks: Weights) -> str:
+    """A table of the layers: shape, density, number of active weights."""
+    lines = []
+    for name, w in weights.items():
+        density = 1 - sparsity({name: w}, masks)
+        active = round(density * w.numel())
+        lines.append(f"{name:20} {tuple(w.shape)!s:20} density {density:7.5f} {active:11,} weights")
+    total, density = sum(w.numel() for w in weights.values()), 1 - sparsity(weights, masks)
+    lines.append(f"{'all':41} density {density:7.5f} {round(density * total):11,} of {total:,} weights")
+    return "\n".join(lines)
+
+
+def count_parameters(masks: Weights, **modules: nn.Module) -> int:
+    """Active weights plus all other parameters: the parameter count of Graesser et al. 2022 (figure 2).
+
+    ``count_parameters(masks, actor=actor, qf=qf)``: the keywords are those of ``prunable``.
+    """
+    total = sum(p.numel() for module in modules.values() for p in module.parameters())
+    return total - sum(int((masks[name] == 0).sum()) for name in prunable(**modules) if name in masks)
+
+
+def flops(net: nn.Module, example: Tensor, masks: Weights, prefix: str) -> tuple[int, int]:
+    """Multiplications and additions of the forward pass of one example; their sum is the FLOPs.
+
+    Counted as in the code of RigL (MicroNet challenge): a layer with m active weights, used at P output positions, and
+    O outputs takes m * P multiplications and m * P - O additions, O more additions if it has a bias, and O
+    multiplications for a ReLU, which every layer is charged for. Pooling and residual additions are not counted.
+
+    ``example`` is a batch of one; ``masks`` are named as by ``prunable(prefix=net)``.
+    """
+    outputs = {}
+    names = prunable(**{prefix: net})
+    layers = {name: layer for name, layer in net.named_modules() if f"{prefix}.{name}.weight" in names}
+    hooks = [
+        layer.register_forward_hook(lambda layer, _, output: outputs.update({layer: output}))
+        for layer in layers.values()
+    ]
+    with torch.no_grad():
+        net(example)
+    for hook in hooks:
+        hook.remove()
+    multiplications = additions = 0
+    for name, layer in layers.items():
+        mask, output = masks.get(f"{prefix}.{name}.weight"), outputs[layer]
+        active = layer.weight.numel() if mask is None else int(mask.sum())
+        positions = math.prod(output.shape[2:]) if isinstance(layer, nn.Conv2d) else 1
+        multiplications += active * positions + output.numel()
+        additions += active * positions - (output.numel() if layer.bias is None else 0)
+    return multiplications, additions
+
+
+# ---- Sparse training -------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def sparse_init_(weights: Weights, masks: Weights, generator: torch.Generator | None = None) -> None:
+    """Glorot-uniform initialisation by each unit's active connections, in place; inactive weights become zero.
+
+    The weight from input i to unit j is drawn from U(-l, l), l = sqrt(3 / max(1, (fan_in(j) + fan_out(i)) / 2)), where
+    the fans count active weights (Graesser et al. 2022, section 6; Evci et al. 2022). A layer without a mask gets the
+    usual Glorot-uniform. ``generator`` is a CPU generator, so that the weights do not depend on the device.
+    """
+    for name, weight in weights.items():
+        mask = masks[name] if name in masks else torch.ones_like(weight)
+        if weight.dim() == 3:  # BatchedLinear
+            in_axis, out_axis, kernel = 1, 2, ()
+        else:
+            out_axis = int(_has_run_axis(weight))
+            in_axis, kernel = out_axis + 1, tuple(range(out_axis + 2, weight.dim()))
+        fan_in = mask.sum((in_axis, *kernel), keepdim=True)  # of each unit
+        fan_out = mask.sum((out_axis, *kernel), keepdim=True)  # of each input
+        limit = (3 / ((fan_in + fan_out) / 2).clamp(min=1)).sqrt()
+        uniform = 2 * torch.rand(weight.shape, generator=generator).to(weight) - 1
+        weight.copy_(uniform * limit * mask)
+
+
+def cosine_fraction(step: int, end: int, initial: float) -> float:
+    """Drop fraction of SET and RigL: a cosine from ``initial`` at step 0 to 0 at ``end`` and after (Dettmers &
+    Zettlemoyer 2019; Graesser et al. 2022, appendix A.3)."""
+    return 0.0 if step >= end else initial * 0.5 * (1 + math.cos(math.pi * step / end))
+
+
+def cubic_sparsity(step: int, begin: int, end: int, final: float, initial: float = 0.0) -> float:
+    """Sparsity of gradual magnitude pruning: final + (initial - final) * (1 - p)^3 with p from 0 at ``begin`` to 1 at
+    ``end`` (Zhu & Gupta 2018, equation 1)."""
+    p = 1.0 if step >= end else max(step - begin, 0) / (end - begin)
+    return final + (initial - final) * (1 - p) ** 3
+
+
+@torch.no_grad()
+def set_masks(
+    weights: Weights,
+    masks: Masks,
+    new_masks: Weights,
+    optimizers: Iterable[torch.optim.Optimizer] = (),
+    targets: Weights = MappingProxyType({}),
+) -> None:
+    """Change ``masks`` to ``new_masks``, in place, and restore the invariant: each weight that is dropped or grown is
+    zero, and so are its moments in the optimizers and its entry in ``targets``, a target network's weights by the same
+    names."""
+    for name, new in new_masks.items():
+        weight, unchanged = weights[name], masks[name] == new
+        weight.mul_(unchanged)
+        for optimizer in optimizers:
+            for moment in optimizer.state.get(weight, {}).values():
+                if moment.shape == weight.shape:  # not Adam's step count
+                    moment.mul_(unchanged)
+        if name in targets:
+            targets[name].mul_(unchanged)
+        masks[name].copy_(new)
+
+
+@torch.no_grad()
+def rewire(
+    weights: Weights,
+    masks: Masks,
+    drop_fraction: float,
+    optimizers: Iterable[torch.optim.Optimizer] = (),
+    targets: Weights = MappingProxyType({}),
+    gradients: Weights | None = None,
+    generator: torch.Generator | None = None,
+) -> float:
+    """Replace a fraction of the connections of each layer: one step of RigL or of SET, in place.
+
+    Of a layer's (or slice's) n active weights the trunc(drop_fraction * n) smallest by magnitude are dropped, and as
+    many are grown among all that are then inactive, the just dropped included: those with the largest |gradient|
+    (RigL, Evci et al. 2020, algorithm 1; ``gradients`` are dense, from before ``mask_gradients``) or, without
+    ``gradients``, random ones (SET, Mocanu et al. 2018; ``generator`` is a CPU generator). The number of active
+    weights never changes. A grown weight starts at zero with zero moments; one that is dropped and grown again in the
+    same step keeps its value and its moments. ``optimizers`` and ``targets`` are those of ``set_masks``.
+
+    Returns the turnover: the fraction of active connections that are really new. Raises FloatingPointError for NaNs.
+    """
+    new_masks, grown, active = {}, 0, 0
+    for name, mask in masks.items():
+        growth = torch.rand(mask.shape, generator=generator).to(mask) if gradients is None else gradients[name].abs()
+        rows = _slices(mask != 0, mask)
+        new_rows = []
+        for old, magnitude, score in zip(rows, _slices(weights[name].abs(), mask), _slices(growth, mask), strict=True):
+            n_active = int(old.sum())
+            n_drop = int(drop_fraction * n_active)
+            # -1 is below every score: an inactive weight is never kept, and one that is kept is never grown.
+            kept = _top_k(magnitude.masked_fill(~old, -1), n_active - n_drop)
+            new_rows.append(kept | _top_k(score.masked_fill(kept, -1), n_drop))
+            grown, active = grown + int((new_rows[-1] & ~old).sum()), active + n_active
+        new_masks[name] = torch.stack(new_rows).view_as(mask).to(mask)
+    set_masks(weights, masks, new_masks, optimizers, targets)
+    return grown / max(active, 1)
+
+
+# ---- Analysis --------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def signal_to_noise(
+    loss: Callable[..., Tensor], parameters: Mapping[str, Tensor], *batch: Tensor, chunk_size: int = 64
+) -> float:
+    """Mean over all parameters of |mean| / std of the per-example gradients (Graesser et al. 2022, section 7).
+
+    ``loss(parameters, *example)`` is the scalar loss of one example, written with ``torch.func.functional_call``, and
+    ``batch`` its further arguments with a leading axis of B examples. The standard deviation is that of this one batch
+    (divided by B, and 1e-10 added, as in the authors' code). Inactive weights count too: their gradient is dense.
+    """
+    detached = {name: p.detach() for name, p in parameters.items()}
+    per_example = vmap(grad(loss), in_dims=(None, *[0] * len(batch)), chunk_size=chunk_size)(detached, *batch)
+    total = sum(float((g.mean(0).abs() / (g.std(0, correction=0) + 1e-10)).sum()) for g in per_example.values())
+    return total / sum(p.numel() for p in parameters.values())
+
+
+def bootstrap_interval(values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean) -> tuple[float, float]:
+    """95% percentile bootstrap interval of a statistic of ``values`` [n]; (nan, nan) for fewer than two values."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    low, high = bootstrap((values,), statistic, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+    return float(low), float(high)
+
+
+# ---- Run folders -----------------------------------------------------------------------------------------------------
+
+# Flags that cannot change a run's results: not part of its identity, and free to differ when it is resumed.
+FREE_FLAGS = frozenset(
+    ("run_dir", "fresh", "checkpoint_interval", "threads", "cuda", "track", "wandb_project_name", "wandb_entity")
+    + ("capture_video", "evaluate", "dry_run")
+)
+
+
+def fail(message: str) -> NoReturn:
+    """End the program with one line on stderr and exit status 2: for bad input, before any work starts."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def run_name(args: Any, script: str, variant: str) -> str:
+    """{env}__{script}__{variant}__{seed}__{hash of the arguments that can change results}, safe as a folder's name."""
+    identity = {name: value for name, value in asdict(args).items() if name not in FREE_FLAGS}
+    digest = hashlib.sha1(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    name = f"{args.env_id}__{script}__{variant}__{args.seed}__{digest}"
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+
+
+def start_run(args: Any, folder: Path) -> dict[str, Any] | None:
+    """Make or reopen a run's folder. Returns the checkpoint to go on from, or None to start at the beginning.
+
+    A finished run says so and ends the program with status 0. A folder that holds a run with other result-changing
+    arguments, that is no run folder, or that another process is using is refused. ``args.fresh`` empties it first.
+    """
+    config_file, checkpoint_file = folder / "config.json", folder / "checkpoint.pt"
+    try:
+        if folder.exists() and not config_file.exists() and any(file.name != ".lock" for file in folder.iterdir()):
+            fail(f"{folder} is not empty and has no config.json, so it is no run folder; nothing was touched")
+        folder.mkdir(parents=True, exist_ok=True)
+        _lock(folder)
+        if args.fresh:
+            for item in folder.iterdir():
+                if item.name != ".lock":
+                    shutil.rmtree(item) if item.is_dir() else item.unlink()
+        if config_file.exists():
+            there, now = json.loads(config_file.read_text())["args"], asdict(args)
+            other = [
+                f"--{name.replace('_', '-')} {there.get(name)} there, {now.get(name)} now"
+                for name in sorted(there.keys() | now.keys())
+                if name not in FREE_FLAGS and there.get(name) != now.get(name)
+            ]
+            if other:
+                fail(f"{folder} holds a run with other arguments ({'; '.join(other)}); --fresh would start it over")
+        else:
+            config = {"args": asdict(args), "command": sys.argv, **_versions()}
+            write_atomically(config_file, lambda file: file.write_text(json.dumps(config, indent=2) + "\n"))
+        if not checkpoint_file.exists():
+            return None
+        checkpoint = torch.load(checkpoint_file, weights_only=True, map_location="cpu")
+    except OSError as error:
+        fail(f"cannot use {folder} as a run folder: {error.strerror}")
+    if checkpoint["finished"]:
+        print(f"{folder} is finished; --fresh would start it over")
+        raise SystemExit(0)
+    return checkpoint
+
+
+_locks = []  # A lock lasts as long as its file is open, so a killed run leaves none behind.
+
+
+def _lock(folder: Path) -> None:
+    """Keep a second process out of the folder, where the system can do that."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    _locks.append((folder / ".lock").open("w"))
+    try:
+        fcntl.flock(_locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fail(f"another process is using {folder}")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} CPUs"}
+    for package in ("torch", "numpy", "gymnasium", "mujoco", "pybullet", "ale-py", "minatar"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        versions["commit"] = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        versions["commit"] = "unknown"
+    return versions
+
+
+def write_atomically(file: Path, write: Callable[[Path], Any]) -> None:
+    """``write`` a temporary file and rename it to ``file``: a kill at any moment leaves the old or the new one."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    write(temporary)
+    os.replace(temporary, file)
+
+
+def save_checkpoint(file: Path, checkpoint: dict[str, Any]) -> None:
+    """Atomically save tensors and plain Python, which ``torch.load(weights_only=True)`` reads."""
+    write_atomically(file, lambda temporary: torch.save(checkpoint, temporary))
+
+
+def write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Atomically write all rows under a header. Rows travel in the checkpoint, so a resumed run cuts the newer ones."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomically(file, write)
+
+
+class Stopwatch:
+    """Seconds spent in each part of a loop: ``lap("env")`` books the time since the last call under "env"."""
+
+    def __init__(self, *parts: str):
+        self.seconds = dict.fromkeys(parts, 0.0)
+        self.last = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        now = time.perf_counter()
+        self.seconds[part] += now - self.last
+        self.last = now
+
+    def take(self) -> dict[str, float]:
+        """The seconds of each part since the last ``take``."""
+        seconds, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        return seconds
