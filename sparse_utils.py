@@ -400,6 +400,11 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def seeds(*key: int, n: int = 1) -> list[int]:
+    """n seeds that follow from a key such as (seed, step), unrelated to those of any other key."""
+    return [int(state) for state in np.random.SeedSequence(key).generate_state(n)]
+
+
 def run_name(args: Any, script: str, variant: str) -> str:
     """{env}__{script}__{variant}__{seed}__{hash of the arguments that can change results}, safe as a folder's name."""
     identity = {name: value for name, value in asdict(args).items() if name not in FREE_FLAGS}

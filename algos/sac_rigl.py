@@ -16,9 +16,10 @@ Writes the folder ``runs/{env}__sac_rigl__{method}-{sparsity}__{seed}__{hash}``,
     timing.csv      a row per evaluation: steps per second since the last one and the seconds in each part of the loop
     checkpoint.pt   everything needed to go on: tensors and plain Python only
     events.*        TensorBoard; videos/ with --capture-video
-The same command started again resumes at the last checkpoint, or says that the run is finished. The physics cannot be
-restored within an episode, so a resumed run starts a fresh one; all else goes on as it was. The final score, printed
-at the end, is the mean over the last 10% of evaluations (section 3).
+The same command started again resumes at the last checkpoint, or says that the run is finished. On a CPU the results
+are those of an uninterrupted run if the checkpoint fell on the end of an episode (HalfCheetah's are all 1,000 steps);
+the physics cannot be restored within an episode, so elsewhere a resumed run starts a fresh one. The final score,
+printed at the end, is the mean over the last 10% of evaluations (section 3).
 
 Hyper-parameters: table 8, and for those that were tuned for each method (``TUNED``) table 2.
 
@@ -334,7 +335,7 @@ def gradient_snr(
 def evaluate(actor: Actor, envs: gym.vector.VectorEnv, seed: tuple[int, ...], device: torch.device) -> np.ndarray:
     """Returns [n] of the first episode of each of the n environments under the deterministic policy tanh(mean)."""
     assert envs.metadata["autoreset_mode"] == gym.vector.AutoresetMode.DISABLED
-    obs, _ = envs.reset(seed=[int(s) for s in np.random.SeedSequence(seed).generate_state(envs.num_envs)])
+    obs, _ = envs.reset(seed=su.seeds(*seed, n=envs.num_envs))
     returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, dtype=bool)
     while running.any():
         mean, _ = actor(torch.as_tensor(obs, dtype=torch.float32, device=device))
@@ -360,7 +361,7 @@ def record_video(actor: Actor, env_id: str, seed: int, device: torch.device, fil
         os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         env = make_env(env_id, render_mode="rgb_array")
-        obs, _ = env.reset(seed=seed)
+        obs, _ = env.reset(seed=su.seeds(seed)[0])
         frames, ended = [env.render()], False
         while not ended:
             with torch.no_grad():
@@ -492,7 +493,7 @@ if __name__ == "__main__":
     total_updates = args.total_timesteps - args.learning_starts
     prune_begin, sparsify_end = int(0.2 * total_updates), int(0.8 * total_updates)  # appendix A.3
     eval_envs = make_eval_envs(args.env_id, args.eval_episodes)
-    obs, _ = env.reset(seed=args.seed + start)
+    obs, _ = env.reset(seed=su.seeds(args.seed, start)[0])  # every episode by its first step, so resuming is exact
     step = start
     watch = su.Stopwatch("act", "env", "sample", "update", "sparsify", "snr", "log", "evaluate", "checkpoint")
     for step in range(start + 1, args.total_timesteps + 1):
@@ -511,7 +512,7 @@ if __name__ == "__main__":
         if terminated or truncated:
             writer.add_scalar("charts/episodic_return", info["episode"]["r"], step)
             writer.add_scalar("charts/episodic_length", info["episode"]["l"], step)
-            obs, _ = env.reset()
+            obs, _ = env.reset(seed=su.seeds(args.seed, step)[0])
         watch.lap("env")
 
         if step > args.learning_starts:

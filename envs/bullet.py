@@ -1,0 +1,58 @@
+"""The PyBullet tasks (HalfCheetahBulletEnv-v0, HopperBulletEnv-v0, ...), without pybullet's lines on the terminal.
+
+Importing this module registers the ids of pybullet_envs_gymnasium. Where pybullet is missing, the ImportError says what
+to do: it has wheels for Python up to 3.11 only.
+"""
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gymnasium as gym
+from gymnasium.envs.registration import WrapperSpec
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Send what C code prints on standard output to nowhere."""
+    sys.stdout.flush()
+    stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what C still holds in its buffer would come out later
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(nowhere)
+
+
+try:
+    with quiet():
+        import pybullet  # noqa: F401 (prints its build time)
+        import pybullet_envs_gymnasium  # noqa: F401 (registers the ids)
+except ImportError as error:
+    raise ImportError(
+        "PyBullet tasks need Python 3.11 or older (pybullet has no wheels for newer ones) and "
+        "pip install pybullet pybullet_envs_gymnasium"
+    ) from error
+
+
+class QuietFirstReset(gym.Wrapper):
+    """The first reset connects to the physics server, which prints."""
+
+    connected = False
+
+    def reset(self, **kwargs):
+        if self.connected:
+            return self.env.reset(**kwargs)
+        self.connected = True
+        with quiet():
+            return self.env.reset(**kwargs)
+
+
+for spec in gym.registry.values():
+    if "BulletEnv" in spec.id:
+        spec.additional_wrappers = (WrapperSpec("QuietFirstReset", f"{__name__}:QuietFirstReset", {}),)
