@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -143,10 +143,10 @@ def erk_densities(shapes: Mapping[str, tuple[int, ...]], sparsity: float, power_
 
 def _top_k(scores: Tensor, k: int) -> Tensor:
     """Boolean [n]: the k largest of ``scores`` [n]; ties go to the lower index, so exactly k are true."""
-    if k <= 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
     if scores.isnan().any():
         raise FloatingPointError("a weight or a gradient is NaN: training has diverged")
+    if k <= 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
     threshold = scores.kthvalue(scores.numel() - k + 1).values  # the k-th largest, in linear time
     above, ties = scores > threshold, scores == threshold
     return above | (ties & (ties.cumsum(0) <= k - above.sum()))
@@ -302,7 +302,7 @@ def set_masks(
     weights: Weights,
     masks: Masks,
     new_masks: Weights,
-    optimizers: Iterable[torch.optim.Optimizer] = (),
+    optimizers: Sequence[torch.optim.Optimizer] = (),
     targets: Weights = MappingProxyType({}),
 ) -> None:
     """Change ``masks`` to ``new_masks``, in place, and restore the invariant: each weight that is dropped or grown is
@@ -325,7 +325,7 @@ def rewire(
     weights: Weights,
     masks: Masks,
     drop_fraction: float,
-    optimizers: Iterable[torch.optim.Optimizer] = (),
+    optimizers: Sequence[torch.optim.Optimizer] = (),
     targets: Weights = MappingProxyType({}),
     gradients: Weights | None = None,
     generator: torch.Generator | None = None,
@@ -402,7 +402,7 @@ def fail(message: str) -> NoReturn:
 
 def seeds(*key: int, n: int = 1) -> list[int]:
     """n seeds that follow from a key such as (seed, step), unrelated to those of any other key."""
-    return [int(state) for state in np.random.SeedSequence(key).generate_state(n)]
+    return [int(state) for state in np.random.SeedSequence((len(key), *key)).generate_state(n)]
 
 
 def run_name(args: Any, script: str, variant: str) -> str:
@@ -420,27 +420,31 @@ def start_run(args: Any, folder: Path) -> dict[str, Any] | None:
     arguments, that is no run folder, or that another process is using is refused. ``args.fresh`` empties it first.
     """
     config_file, checkpoint_file = folder / "config.json", folder / "checkpoint.pt"
+    now = json.loads(json.dumps(asdict(args)))  # as it reads back: a tuple becomes a list
     try:
-        if folder.exists() and not config_file.exists() and any(file.name != ".lock" for file in folder.iterdir()):
-            fail(f"{folder} is not empty and has no config.json, so it is no run folder; nothing was touched")
+        there = _read_args(config_file)
+        contents = {file.name for file in folder.iterdir()} if folder.exists() else set()
+        if there is None and contents - {".lock", ".config.json.tmp"}:
+            fail(f"{folder} is not empty and has no config.json of a run, so it is no run folder; nothing was touched")
         folder.mkdir(parents=True, exist_ok=True)
         _lock(folder)
         if args.fresh:
-            for item in folder.iterdir():
-                if item.name != ".lock":
-                    shutil.rmtree(item) if item.is_dir() else item.unlink()
-        if config_file.exists():
-            there, now = json.loads(config_file.read_text())["args"], asdict(args)
-            other = [
-                f"--{name.replace('_', '-')} {there.get(name)} there, {now.get(name)} now"
-                for name in sorted(there.keys() | now.keys())
-                if name not in FREE_FLAGS and there.get(name) != now.get(name)
-            ]
-            if other:
-                fail(f"{folder} holds a run with other arguments ({'; '.join(other)}); --fresh would start it over")
-        else:
-            config = {"args": asdict(args), "command": sys.argv, **_versions()}
+            # config.json last: a kill before that leaves what is still recognised as a run folder
+            for name in sorted(contents - {".lock"}, key="config.json".__eq__):
+                item = folder / name
+                shutil.rmtree(item) if item.is_dir() else item.unlink()
+            there = None
+        if there is None:
+            config = {"args": now, "command": sys.argv, **_versions()}
             write_atomically(config_file, lambda file: file.write_text(json.dumps(config, indent=2) + "\n"))
+            there = now
+        other = [
+            f"--{name.replace('_', '-')} {there.get(name)} there, {now.get(name)} now"
+            for name in sorted(there.keys() | now.keys())
+            if name not in FREE_FLAGS and there.get(name) != now.get(name)
+        ]
+        if other:
+            fail(f"{folder} holds a run with other arguments ({'; '.join(other)}); --fresh would start it over")
         if not checkpoint_file.exists():
             return None
         checkpoint = torch.load(checkpoint_file, weights_only=True, map_location="cpu")
@@ -450,6 +454,15 @@ def start_run(args: Any, folder: Path) -> dict[str, Any] | None:
         print(f"{folder} is finished; --fresh would start it over")
         raise SystemExit(0)
     return checkpoint
+
+
+def _read_args(config_file: Path) -> dict[str, Any] | None:
+    """The arguments in a run's config.json; None if there is no such file, or it is another program's."""
+    try:
+        config = json.loads(config_file.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return config["args"] if isinstance(config, dict) and isinstance(config.get("args"), dict) else None
 
 
 _locks = []  # A lock lasts as long as its file is open, so a killed run leaves none behind.

@@ -249,6 +249,7 @@ def network_sparsities(args: Args, n_actor: int, n_critics: int) -> tuple[float,
     # A sparse network has at most the weights of the dense one; a dense one can be made as wide as its share asks.
     low, high = (0, 1) if args.method == "small" else (max(0, 1 - n_critics / budget), min(1, n_actor / budget))
     if not (0 < args.actor_share < 1 and low <= args.actor_share <= high):
+        low, high = math.ceil(low * 1e4) / 1e4, math.floor(high * 1e4) / 1e4
         su.fail(f"--actor-share {args.actor_share} is not feasible here: it can be from {low:.4f} to {high:.4f}")
     return 1 - args.actor_share * budget / n_actor, 1 - (1 - args.actor_share) * budget / n_critics
 
@@ -332,10 +333,10 @@ def gradient_snr(
 
 
 @torch.no_grad()
-def evaluate(actor: Actor, envs: gym.vector.VectorEnv, seed: tuple[int, ...], device: torch.device) -> np.ndarray:
+def evaluate(actor: Actor, envs: gym.vector.VectorEnv, seeds: list[int], device: torch.device) -> np.ndarray:
     """Returns [n] of the first episode of each of the n environments under the deterministic policy tanh(mean)."""
     assert envs.metadata["autoreset_mode"] == gym.vector.AutoresetMode.DISABLED
-    obs, _ = envs.reset(seed=su.seeds(*seed, n=envs.num_envs))
+    obs, _ = envs.reset(seed=seeds)
     returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, dtype=bool)
     while running.any():
         mean, _ = actor(torch.as_tensor(obs, dtype=torch.float32, device=device))
@@ -362,16 +363,18 @@ def record_video(actor: Actor, env_id: str, seed: int, device: torch.device, fil
     try:
         env = make_env(env_id, render_mode="rgb_array")
         obs, _ = env.reset(seed=su.seeds(seed)[0])
-        frames, ended = [env.render()], False
+        frames, steps, ended = [env.render()], 0, False
         while not ended:
             with torch.no_grad():
                 mean, _ = actor(torch.as_tensor(obs, dtype=torch.float32, device=device))
             obs, _, terminated, truncated, _ = env.step(torch.tanh(mean).cpu().numpy())
-            frames.append(env.render())
-            ended = terminated or truncated
+            steps, ended = steps + 1, terminated or truncated
+            if steps % 4 == 0:  # drawing is slow without a screen
+                frames.append(env.render())
+        milliseconds = 4000 / env.metadata.get("render_fps", 50)
         env.close()
         file.parent.mkdir(exist_ok=True)
-        imageio.imwrite(file, np.stack(frames[::2]), duration=40, loop=0)
+        imageio.imwrite(file, np.stack(frames), duration=milliseconds, loop=0)
         print(f"video: {file}")
     except Exception as error:  # whatever the graphics driver raises
         print(f"no video: {error}", file=sys.stderr)
@@ -428,7 +431,8 @@ if __name__ == "__main__":
 
     if trained is not None:
         actor.load_state_dict(trained["actor"])
-        returns = evaluate(actor, make_eval_envs(args.env_id, args.eval_episodes), (args.seed,), device)
+        seeds = su.seeds(args.seed, n=args.eval_episodes)
+        returns = evaluate(actor, make_eval_envs(args.env_id, args.eval_episodes), seeds, device)
         low, high = su.bootstrap_interval(returns, iqm)
         print(f"{args.env_id}, {len(returns)} episodes: mean {returns.mean():.1f}, std {returns.std():.1f}, ", end="")
         print(f"IQM {iqm(returns):.1f} (95% interval {low:.1f} to {high:.1f})")
@@ -546,7 +550,8 @@ if __name__ == "__main__":
             log_alpha.grad = -(log_prob.detach().mean() + target_entropy)
             actor_optimizer.step()
 
-            torch._foreach_lerp_(target_parameters, qf_parameters, args.tau)
+            with torch.no_grad():
+                torch._foreach_lerp_(target_parameters, qf_parameters, args.tau)
             watch.lap("update")
 
             # ---- Sparsify
@@ -578,7 +583,7 @@ if __name__ == "__main__":
 
         # ---- Evaluate
         if step % args.eval_interval == 0 or step == args.total_timesteps:
-            returns = evaluate(actor, eval_envs, (args.seed, step), device)
+            returns = evaluate(actor, eval_envs, su.seeds(args.seed, step, 1, n=args.eval_episodes), device)
             watch.lap("evaluate")
             result = {"return_mean": float(returns.mean()), "return_std": float(returns.std())}
             result["return_n"] = len(returns)

@@ -1,0 +1,485 @@
+"""algos/sac_rigl.py as its users meet it: real runs of the command, small networks, few steps."""
+
+import csv
+import json
+import math
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import sac_rigl
+import torch
+from sac_rigl import Actor, Args, Critics
+
+import sparse_utils as su
+
+SCRIPT = Path(sac_rigl.__file__)
+METHODS = ["dense", "small", "prune", "static", "set", "rigl"]
+# 600 gradient steps on Pendulum, whose episodes are 200 steps
+SMALL = "--env-id Pendulum-v1 --total-timesteps 800 --learning-starts 200 --eval-interval 200 --eval-episodes 3"
+SMALL += " --snr-interval 400 --batch-size 64 --threads 1 --no-cuda --update-interval 50"
+
+
+def command(flags: str) -> list[str]:
+    return [sys.executable, str(SCRIPT), *flags.split()]
+
+
+def run(flags: str, status: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    done = subprocess.run(command(flags), capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
+
+
+def read_csv(folder: Path, name: str = "results.csv") -> list[dict[str, float]]:
+    with (folder / name).open() as stream:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, Path]:
+    """A finished small run of every method, two at a time."""
+    root = tmp_path_factory.mktemp("runs")
+    folders = {method: root / method for method in METHODS}
+    waiting = [
+        command(f"{SMALL} --width-scale 0.25 --method {m} --run-dir {folders[m]}") for m in METHODS if m != "small"
+    ]
+    waiting.append(command(f"{SMALL} --method small --run-dir {folders['small']}"))
+    running = []
+    while waiting or running:
+        while waiting and len(running) < 2:
+            running.append(subprocess.Popen(waiting.pop(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        done = running.pop(0)
+        out, err = done.communicate()
+        assert done.returncode == 0, out + err
+        assert "final score (mean of the last 1 of 4 evaluations)" in out
+    return folders
+
+
+# ---- What a run leaves behind ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_results_have_a_row_per_evaluation(runs, method):
+    rows = read_csv(runs[method])
+    assert [row["step"] for row in rows] == [200, 400, 600, 800]
+    assert all(row["return_n"] == 3 and -2000 < row["return_mean"] < 0 for row in rows)
+    assert math.isnan(rows[0]["snr_actor"])  # no gradient yet
+    assert 0 < rows[1]["snr_actor"] < 10 and 0 < rows[1]["snr_critic"] < 10
+    config = json.loads((runs[method] / "config.json").read_text())
+    assert config["args"]["method"] == method and config["torch"] == torch.__version__
+    assert any(file.name.startswith("events.") for file in runs[method].iterdir())
+    timing = read_csv(runs[method], "timing.csv")
+    assert [row["step"] for row in timing] == [200, 400, 600, 800] and timing[-1]["update"] > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sparsity_over_training(runs, method):
+    rows = read_csv(runs[method])
+    expected = {"dense": [0, 0, 0, 0], "small": [0, 0, 0, 0], "prune": [0, None, None, 0.9]}.get(method, [0.9] * 4)
+    for row, value in zip(rows, expected, strict=True):
+        if value is not None:
+            for name in ("sparsity", "sparsity_actor", "sparsity_qf1", "sparsity_qf2"):
+                assert row[name] == pytest.approx(value, abs=2e-3)
+    sparsities = [row["sparsity"] for row in rows]
+    assert sparsities == sorted(sparsities)
+    if method == "prune":
+        assert 0 < sparsities[1] < sparsities[2] < 0.9
+    assert (max(row["turnover"] for row in rows) > 0) == (method in ("set", "rigl"))
+
+
+def test_small_matches_the_parameters_of_the_sparse_agent():
+    """Within half a hidden unit of each network (biases included)."""
+    for obs_dim, action_dim in ((17, 6), (348, 17), (3, 1)):
+        for sparsity in (0.5, 0.9, 0.99):
+            widths = sac_rigl.network_widths(Args(method="small", sparsity=sparsity), obs_dim, action_dim)
+            for make, width in ((Actor, widths[0]), (Critics, widths[1])):
+                wanted, got, wider = (make(obs_dim, action_dim, w) for w in (256, width, width + 1))
+                n = sum(w.numel() for w in su.prunable(net=wanted).values())
+                biases = su.count_parameters({}, net=wanted) - n
+                unit = su.count_parameters({}, net=wider) - su.count_parameters({}, net=got)
+                assert abs((1 - sparsity) * n + biases - su.count_parameters({}, net=got)) <= unit / 2 + 1
+
+
+@pytest.mark.parametrize("method", ["prune", "static", "set", "rigl"])
+def test_inactive_weights_are_zero_everywhere(runs, method):
+    """In actor, critics, targets and Adam's moments of the checkpoint, which loads with weights_only."""
+    checkpoint = torch.load(runs[method] / "checkpoint.pt", weights_only=True)
+    actor, qf, target = Actor(3, 1, 64), Critics(3, 1, 64), Critics(3, 1, 64)
+    for net, name in ((actor, "actor"), (qf, "qf"), (target, "qf_target")):
+        net.load_state_dict(checkpoint[name])  # plain dense networks
+    masks = checkpoint["masks"]
+    weights = su.prunable(actor=actor, qf=qf)
+    assert masks.keys() == weights.keys()
+    for name, w in (*weights.items(), *su.prunable(qf=target).items()):
+        assert (w[masks[name] == 0] == 0).all()
+        if "fc2" in name:
+            assert (w[masks[name] == 1] != 0).float().mean() > 0.9
+    for optimizer, net in (("actor_optimizer", "actor"), ("qf_optimizer", "qf")):
+        for i, name in enumerate(n for n in masks if n.startswith(net + ".")):  # the first group: the weights
+            state = checkpoint[optimizer]["state"][i]
+            for moment in ("exp_avg", "exp_avg_sq"):
+                assert state[moment].shape == masks[name].shape
+                assert (state[moment][masks[name] == 0] == 0).all()
+                assert (state[moment][masks[name] == 1] != 0).any()
+
+
+def test_finished_checkpoint_holds_no_replay(runs):
+    checkpoint = torch.load(runs["rigl"] / "checkpoint.pt", weights_only=True)
+    assert checkpoint["finished"] and len(checkpoint["replay"]) == 0
+
+
+def test_evaluate_prints_and_writes_nothing(runs, tmp_path):
+    before = sorted(runs["rigl"].iterdir())
+    out = run(f"--evaluate {runs['rigl']}/checkpoint.pt --eval-episodes 4", cwd=tmp_path).stdout
+    assert out.startswith("Pendulum-v1, 4 episodes: mean -") and "IQM" in out and "95% interval" in out
+    assert len(out.splitlines()) == 1
+    assert sorted(runs["rigl"].iterdir()) == before and not list(tmp_path.iterdir())
+
+
+# ---- Same results again, interrupted or not --------------------------------------------------------------------------
+
+
+def test_started_again_a_finished_run_says_so(runs):
+    before = (runs["rigl"] / "results.csv").read_bytes()
+    out = run(f"{SMALL} --width-scale 0.25 --method rigl --run-dir {runs['rigl']} --threads 2").stdout
+    assert "is finished" in out and (runs["rigl"] / "results.csv").read_bytes() == before
+
+
+def test_other_arguments_are_refused(runs):
+    err = run(f"{SMALL} --width-scale 0.25 --method rigl --run-dir {runs['rigl']} --gamma 0.9", status=2).stderr
+    assert "--gamma 0.99 there, 0.9 now" in err and len(err.splitlines()) == 1
+
+
+def wait_for_rows(folder: Path, n: int, process: subprocess.Popen) -> None:
+    while not (folder / "results.csv").exists() or len(read_csv(folder)) < n:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("method", ["rigl", "prune"])
+def test_killed_run_resumes_to_the_same_results(runs, tmp_path, method):
+    """kill -9 after a checkpoint: the rows are those of the run that nobody stopped, bit for bit."""
+    flags = f"{SMALL} --width-scale 0.25 --method {method} --checkpoint-interval 200 --run-dir {tmp_path / 'run'}"
+    process = subprocess.Popen(command(flags), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_for_rows(tmp_path / "run", 3, process)
+    process.kill()
+    process.wait()
+    out = run(flags).stdout
+    assert "resuming" in out
+    assert (tmp_path / "run/results.csv").read_bytes() == (runs[method] / "results.csv").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_writes_a_checkpoint_and_says_how_to_go_on(tmp_path, number):
+    flags = f"{SMALL} --width-scale 0.25 --run-dir {tmp_path / 'run'}"
+    process = subprocess.Popen(command(flags), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    wait_for_rows(tmp_path / "run", 1, process)
+    process.send_signal(number)
+    out, _ = process.communicate()
+    assert process.returncode == 128 + number
+    assert "the same command goes on from there" in out
+    checkpoint = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    assert not checkpoint["finished"] and len(checkpoint["replay"]) == checkpoint["step"] >= 200
+    assert "resuming" in run(flags).stdout
+    assert [row["step"] for row in read_csv(tmp_path / "run")] == [200, 400, 600, 800]
+
+
+def test_threads_of_checkpoint_do_not_matter_to_identity(tmp_path):
+    args = Args()
+    assert su.run_name(args, "sac_rigl", "x") == su.run_name(Args(threads=7, cuda=False, run_dir="y"), "sac_rigl", "x")
+    assert su.run_name(args, "sac_rigl", "x") != su.run_name(Args(tau=0.01), "sac_rigl", "x")
+
+
+# ---- Bad input: one line, status 2, nothing written ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--sparsity 1.0", "--sparsity must be in [0, 1), not 1.0"),
+        ("--critic-sparsity -0.1", "--critic-sparsity must be in [0, 1), not -0.1"),
+        ("--env-id CartPole-v1", "CartPole-v1 has actions Discrete(2)"),
+        ("--env-id HalfCheeta-v5", "Did you mean: `HalfCheetah`?"),
+        ("--env-id NoSuchTask-v0", "NoSuchTask"),
+        ("--sparsity 0.1 --actor-share 0.9", "it can be from 0.2637 to 0.3747"),
+        ("--actor-share 0.5 --actor-sparsity 0.5", "--actor-share sets both sparsities"),
+        ("--total-timesteps 500", "--total-timesteps 500 ends before --learning-starts 10000"),
+        ("--eval-interval 0", "--eval-interval must be above 0"),
+        ("--run-dir /dev/null/x", "cannot use /dev/null/x as a run folder"),
+        ("--evaluate nowhere.pt", "cannot read nowhere.pt"),
+    ],
+)
+def test_bad_input_gets_one_line(flags, message, tmp_path):
+    err = run(flags, status=2, cwd=tmp_path).stderr
+    assert message in err and len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_bullet_without_pybullet_says_what_to_do(tmp_path):
+    """A stand-in package that cannot be imported is found before the real one."""
+    (tmp_path / "pybullet.py").write_text("raise ImportError('no pybullet')")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        command("--env-id HopperBulletEnv-v0"), capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 2 and "pip install pybullet" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+# ---- The flags of section 5 and 6 ------------------------------------------------------------------------------------
+
+
+def dry_run(flags: str) -> dict[str, float]:
+    """Density of each layer, as --dry-run prints it."""
+    lines = run(f"--dry-run {flags}").stdout.splitlines()
+    return {line.split()[0]: float(line.split("density")[1].split()[0]) for line in lines}
+
+
+def test_dry_run_shows_erk():
+    densities = dry_run("--sparsity 0.9")
+    assert densities["actor.fc2.weight"] == pytest.approx(0.054146, abs=1e-4)  # reference table for 17-256-256-12
+    assert densities["qf.fc2.weight"] == pytest.approx(0.06828, abs=1e-4)
+    assert densities["qf.fc3.weight"] == 1
+
+
+def test_uniform_dense_output_layer_and_own_sparsities():
+    densities = dry_run(
+        "--sparsity-distribution uniform --dense-output-layer --actor-sparsity 0.8 --critic-sparsity 0.5"
+    )
+    assert densities["actor.fc1.weight"] == pytest.approx(0.2, abs=1e-3)
+    assert densities["qf.fc2.weight"] == pytest.approx(0.5, abs=1e-3)
+    assert densities["actor.fc3.weight"] == densities["qf.fc3.weight"] == 1
+
+
+def test_actor_share_divides_the_budget():
+    """Difference 7 of the docstring, at 10% of the parameters of a HalfCheetah agent."""
+    n_actor, n_critics = 72_960, 143_360
+    actor, critics = sac_rigl.network_sparsities(Args(actor_share=0.7), n_actor, n_critics)
+    budget = 0.1 * (n_actor + n_critics)
+    assert (1 - actor) * n_actor == pytest.approx(0.7 * budget)
+    assert (1 - critics) * n_critics == pytest.approx(0.3 * budget)
+    # A dense agent can take any share, by its widths.
+    widths = sac_rigl.network_widths(Args(method="small", sparsity=0.0, actor_share=0.8), 17, 6)
+    assert widths[0] > 256 > widths[1]
+
+
+def test_defaults_of_table_2_and_flags_that_win(monkeypatch):
+    def parse(flags: str) -> Args:
+        monkeypatch.setattr(sys, "argv", ["sac_rigl.py", *flags.split()])
+        return sac_rigl.parse_args()
+
+    rigl, set_, static, prune = (parse(f"--method {m}") for m in ("rigl", "set", "static", "prune"))
+    assert (rigl.weight_decay, rigl.update_interval, rigl.drop_fraction, rigl.sparse_init) == (1e-6, 1000, 0.5, True)
+    assert (set_.weight_decay, set_.update_interval, set_.drop_fraction, set_.sparse_init) == (1e-4, 250, 0.3, True)
+    assert (static.weight_decay, static.sparse_init) == (1e-4, False)
+    assert (prune.weight_decay, prune.update_interval) == (1e-4, 1000)
+    assert parse("--method static --sparse-init").sparse_init
+    assert parse("--method set --update-interval 1000").update_interval == 1000
+    assert not parse("--no-sparse-init").sparse_init
+    assert (parse("").learning_starts, parse("--env-id Hopper-v5").learning_starts) == (10_000, 1_000)
+    assert parse("--env-id Ant-v5 --learning-starts 7").learning_starts == 7
+
+
+# ---- The algorithm ---------------------------------------------------------------------------------------------------
+
+
+def test_log_prob_is_that_of_a_squashed_gaussian():
+    from torch.distributions import Normal, TransformedDistribution
+    from torch.distributions.transforms import TanhTransform
+
+    torch.manual_seed(0)
+    mean, log_std, noise = (0.5 * torch.randn(3, 50, 4, dtype=torch.float64)).unbind()
+    action, log_prob = sac_rigl.sample_action(mean, log_std, noise)
+    reference = TransformedDistribution(Normal(mean, log_std.exp()), TanhTransform(cache_size=1))
+    assert torch.allclose(log_prob, reference.log_prob(action).sum(-1), atol=1e-6)
+    extreme = sac_rigl.sample_action(torch.full((1, 1), 50.0), torch.zeros(1, 1), torch.zeros(1, 1))[1]
+    assert extreme.isfinite().all()
+
+
+def test_target_bootstraps_at_a_time_limit_and_not_at_an_end():
+    torch.manual_seed(0)
+    actor, target = Actor(3, 1, 8), Critics(3, 1, 8)
+    next_obs, reward = torch.randn(2, 3), torch.ones(2, 1)
+    terminated = torch.tensor([[1.0], [0.0]])
+    y = sac_rigl.td_target(actor, target, torch.tensor(0.0), next_obs, reward, terminated, 0.9)
+    torch.manual_seed(0)
+    assert y[0] == 1
+    assert y[1] != 1
+
+
+class ThreeSteps(gym.Env):
+    """Episodes of three steps that end by termination (odd episodes) or by the time limit (even ones); obs = [t]."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = gym.spaces.Box(-2, 2, (1,), np.float32)
+    episode = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.episode = 0, self.episode + 1
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        end = self.t == 3
+        return np.full(1, self.t, np.float32), 1.0, end and self.episode % 2 == 1, end and self.episode % 2 == 0, {}
+
+
+@pytest.fixture
+def run_here(monkeypatch):
+    """Run the script in this process and return its variables, to look at what no file shows."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def run_script(flags: str) -> dict:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *flags.split()])
+        return runpy.run_path(str(SCRIPT), run_name="__main__")
+
+    yield run_script
+    signal.signal(signal.SIGINT, handlers[0])
+    signal.signal(signal.SIGTERM, handlers[1])
+
+
+def test_what_lands_in_the_replay_memory(tmp_path, run_here):
+    """Each stored next_obs is the episode's own, the last one too, and terminated marks true ends only."""
+    gym.register("ThreeSteps-v0", entry_point=ThreeSteps)
+    flags = "--env-id ThreeSteps-v0 --total-timesteps 36 --learning-starts 30 --eval-interval 36 --eval-episodes 2"
+    flags += f" --batch-size 4 --threads 1 --reward-scale 0.5 --no-cuda --run-dir {tmp_path / 'run'}"
+    obs, action, next_obs, reward, terminated = run_here(flags)["replay"].T
+    t = torch.arange(36)
+    assert torch.equal(obs, t % 3.0) and torch.equal(next_obs, t % 3 + 1.0)
+    assert (reward == 0.5).all() and (action.abs() <= 1).all()
+    assert torch.equal(terminated, ((t % 3 == 2) & (t // 3 % 2 == 0)).float())
+
+
+def test_a_full_replay_memory_overwrites_the_oldest(tmp_path, run_here):
+    gym.register("ThreeSteps-v1", entry_point=ThreeSteps)
+    flags = "--env-id ThreeSteps-v1 --total-timesteps 36 --learning-starts 30 --eval-interval 36 --eval-episodes 2"
+    flags += f" --batch-size 4 --threads 1 --buffer-size 5 --no-cuda --run-dir {tmp_path / 'run'}"
+    replay = run_here(flags)["replay"]
+    assert replay[:, 0].tolist() == [t % 3 for t in (35, 31, 32, 33, 34)]
+
+
+def test_targets_stay_out_of_autograd(tmp_path, run_here):
+    """A Polyak step that autograd records would hold on to every step before it."""
+    flags = "--env-id Pendulum-v1 --total-timesteps 60 --learning-starts 50 --eval-interval 60 --eval-episodes 2"
+    flags += f" --batch-size 4 --threads 1 --width-scale 0.1 --no-cuda --run-dir {tmp_path / 'run'}"
+    variables = run_here(flags)
+    assert all(p.is_leaf and not p.requires_grad for p in variables["qf_target"].parameters())
+    assert variables["log_alpha"].is_leaf and not variables["log_alpha"].requires_grad
+
+
+def test_evaluation_counts_the_first_episode_of_each_environment():
+    """Environments whose episodes differ in length: the shorter ones play on and their later rewards do not count."""
+
+    class Short(ThreeSteps):
+        def __init__(self, length: int):
+            self.length = length
+
+        def step(self, action):
+            self.t += 1
+            return np.full(1, self.t, np.float32), 1.0, self.t == self.length, False, {}
+
+    mode = gym.vector.AutoresetMode.DISABLED
+    envs = gym.vector.SyncVectorEnv([lambda n=n: Short(n) for n in (2, 7, 3)], autoreset_mode=mode)
+    returns = sac_rigl.evaluate(Actor(1, 1, 8), envs, [1, 2, 3], torch.device("cpu"))
+    assert returns.tolist() == [2, 7, 3]
+
+
+def test_snr_of_the_agent_is_the_brute_force_one():
+    torch.manual_seed(0)
+    actor, qf, alpha = Actor(3, 1, 8), Critics(3, 1, 8), torch.tensor(0.3)
+    obs, noise, target = torch.randn(10, 3), torch.randn(10, 1), torch.randn(10)
+    obs_action = torch.cat([obs, torch.rand(10, 1)], 1)
+    snr = sac_rigl.gradient_snr(actor, qf, alpha, obs, obs_action, target, noise)
+
+    def brute_force(parameters, losses) -> float:
+        gradients = [torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]) for loss in losses]
+        g = torch.stack(gradients)
+        return float((g.mean(0).abs() / (g.std(0, correction=0) + 1e-10)).mean())
+
+    actor_losses = [
+        sac_rigl.actor_loss(*actor(obs[i : i + 1]), noise[i : i + 1], qf, alpha, obs[i : i + 1])[0].sum()
+        for i in range(10)
+    ]
+    critic_losses = [sac_rigl.critic_loss(qf(obs_action[i : i + 1]), target[i]).sum() for i in range(10)]
+    assert snr[0] == pytest.approx(brute_force(list(actor.parameters()), actor_losses), rel=1e-3)
+    assert snr[1] == pytest.approx(brute_force(list(qf.parameters()), critic_losses), rel=1e-3)
+
+
+# ---- Real tasks ------------------------------------------------------------------------------------------------------
+
+TASKS = ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5"]
+BULLET = ["HalfCheetahBulletEnv-v0", "HopperBulletEnv-v0", "Walker2DBulletEnv-v0", "AntBulletEnv-v0"]
+
+
+def steps_of(env_id: str) -> None:
+    env = sac_rigl.make_env(env_id)
+    assert env.action_space.low.min() == -1 and env.action_space.high.max() == 1
+    obs, _ = env.reset(seed=1)
+    for _ in range(5):
+        obs, reward, *_ = env.step(env.action_space.sample())
+        assert env.observation_space.shape == obs.shape and np.isfinite(reward)
+    env.close()
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+def test_mujoco_tasks(env_id):
+    steps_of(env_id)
+
+
+@pytest.mark.parametrize("env_id", BULLET)
+def test_bullet_tasks_without_their_noise(env_id, capfd):
+    pytest.importorskip("pybullet", reason="pybullet has no wheels for this Python")
+    steps_of(env_id)
+    assert capfd.readouterr().out == ""
+
+
+def test_other_environment_families_of_the_requirements():
+    """ALE and MinAtar are for later scripts, but requirements.txt promises that they run."""
+    import ale_py
+    from minatar import Environment
+
+    gym.register_envs(ale_py)
+    env = gym.make("ALE/Pong-v5")
+    env.reset(seed=1)
+    assert env.step(env.action_space.sample())[0].shape == (210, 160, 3)
+    env.close()
+    game = Environment("breakout")
+    game.reset()
+    assert game.state().shape == (10, 10, 4) and len(game.act(0)) == 2
+
+
+def test_video_is_a_gif_or_a_clear_word(tmp_path):
+    """Where the machine cannot render, the run is still finished and says why there is no video."""
+    flags = "--env-id Hopper-v5 --total-timesteps 60 --learning-starts 50 --eval-interval 60 --eval-episodes 1"
+    done = run(f"{flags} --width-scale 0.1 --batch-size 4 --threads 1 --capture-video --run-dir {tmp_path / 'run'}")
+    assert list((tmp_path / "run").glob("videos/*.gif")) or "no video: " in done.stderr
+    assert torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["finished"]
+
+
+def test_a_copy_beside_sparse_utils_works(tmp_path):
+    """The first of the three uses: copy one script beside the helper into a project of one's own."""
+    for file in (SCRIPT, Path(su.__file__)):
+        (tmp_path / file.name).write_text(file.read_text())
+    done = subprocess.run(
+        [sys.executable, "sac_rigl.py", "--dry-run", "--env-id", "Pendulum-v1"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0 and "actor.fc1.weight" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["rigl", "static"])
+def test_learns_pendulum_at_90_percent_sparsity(tmp_path, method):
+    """A random policy is near -1200; one that swings up and balances is above -250."""
+    flags = f"--env-id Pendulum-v1 --total-timesteps 6000 --eval-interval 1000 --eval-episodes 20 --method {method}"
+    run(f"{flags} --width-scale 0.5 --batch-size 128 --snr-interval 0 --threads 1 --run-dir {tmp_path / 'run'}")
+    assert max(row["return_mean"] for row in read_csv(tmp_path / "run")) > -250
