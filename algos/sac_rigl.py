@@ -182,6 +182,8 @@ def parse_args() -> Args:
         su.fail(f"--total-timesteps {args.total_timesteps} ends before --learning-starts {args.learning_starts}")
     if args.actor_share is not None and (args.actor_sparsity, args.critic_sparsity) != (None, None):
         su.fail("--actor-share sets both sparsities: leave out --actor-sparsity and --critic-sparsity")
+    if args.actor_share is not None and (args.method == "dense" or args.width_scale or args.dense_output_layer):
+        su.fail("--actor-share does not go with --method dense, --width-scale or --dense-output-layer")
     return args
 
 
@@ -474,8 +476,9 @@ if __name__ == "__main__":
         state = {name: part.state_dict() for name, part in stateful.items()}
         state |= {"args": asdict(args), "finished": finished, "step": step, "results": results, "timings": timings}
         state |= {"turnover": turnover, "snr": snr, "masks": masks, "log_alpha": log_alpha}
+        filled = replay[: 0 if finished else min(step, len(replay))]
         # clone: torch.save would write all of the memory that a slice belongs to
-        state |= {"replay": replay[: 0 if finished else min(step, len(replay))].clone(), "rng": torch.get_rng_state()}
+        state |= {"replay": filled if len(filled) == len(replay) else filled.clone(), "rng": torch.get_rng_state()}
         state |= {"cuda_rng": torch.cuda.get_rng_state() if device.type == "cuda" else None}
         su.save_checkpoint(run_dir / "checkpoint.pt", state)
 

@@ -210,6 +210,7 @@ def test_threads_of_checkpoint_do_not_matter_to_identity(tmp_path):
         ("--env-id NoSuchTask-v0", "NoSuchTask"),
         ("--sparsity 0.1 --actor-share 0.9", "it can be from 0.2637 to 0.3747"),
         ("--actor-share 0.5 --actor-sparsity 0.5", "--actor-share sets both sparsities"),
+        ("--actor-share 0.5 --method dense", "--actor-share does not go with --method dense"),
         ("--total-timesteps 500", "--total-timesteps 500 ends before --learning-starts 10000"),
         ("--eval-interval 0", "--eval-interval must be above 0"),
         ("--run-dir /dev/null/x", "cannot use /dev/null/x as a run folder"),
@@ -481,5 +482,5 @@ def test_a_copy_beside_sparse_utils_works(tmp_path):
 def test_learns_pendulum_at_90_percent_sparsity(tmp_path, method):
     """A random policy is near -1200; one that swings up and balances is above -250."""
     flags = f"--env-id Pendulum-v1 --total-timesteps 6000 --eval-interval 1000 --eval-episodes 20 --method {method}"
-    run(f"{flags} --width-scale 0.5 --batch-size 128 --snr-interval 0 --threads 1 --run-dir {tmp_path / 'run'}")
+    run(f"{flags} --snr-interval 0 --threads 1 --run-dir {tmp_path / 'run'}")
     assert max(row["return_mean"] for row in read_csv(tmp_path / "run")) > -250

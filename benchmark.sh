@@ -1,0 +1,451 @@
+#!/usr/bin/env bash
+# Every experiment of the papers, by figure, as loops over tasks, methods, sparsities and seeds.
+#
+#   ./benchmark.sh list                                      the experiments and how many runs each has
+#   ./benchmark.sh NAME [smoke|small|paper] [--FLAG ...]     start what is not finished yet (default: small)
+#   LAUNCH=print ./benchmark.sh NAME paper                   only print the commands
+#   LAUNCH=slurm SBATCH_ARGS="--time=12:00:00 --mem=8G" ./benchmark.sh NAME paper
+#
+#   smoke  a minute or two: does everything run?             small  one task, short, 3 seeds, a part of the grid
+#   paper  the paper's tasks, budgets, grid and seeds        --FLAG ...  is added to every command
+#
+# Run folders go to $OUT/runs/ (OUT: this folder), logs to $OUT/runs/logs/NAME-SCALE/, and runs/NAME-SCALE.txt lists
+# the folders of the finished runs for plot.py. JOBS runs at once (the number of cores), one torch thread each, with
+# PYTHON (python). A run of Humanoid takes up to 6 GB of memory, one of Ant 2, the others 1. Ctrl-C stops the runs at a
+# checkpoint; the same command goes on from there and skips what is finished. The same run in two experiments is one
+# folder: do not start two experiments at once that share runs.
+#
+# To add an experiment, write one function below. The comment on its first line makes it one, and names the picture.
+
+# ---- Scales ----------------------------------------------------------------------------------------------------------
+
+set_scale() {
+    case $scale in
+        smoke)
+            envs="Pendulum-v1" seeds="1"
+            budget="--total-timesteps 800 --learning-starts 400 --eval-interval 400 --eval-episodes 2 --snr-interval 400"
+            ;;
+        small)
+            envs="HalfCheetah-v5" seeds="1 2 3"
+            budget="--total-timesteps 200000"
+            ;;
+        paper)
+            envs="HalfCheetah-v5 Hopper-v5 Walker2d-v5 Ant-v5 Humanoid-v5" seeds="1 2 3 4 5 6 7 8 9 10"
+            budget="--total-timesteps 1000000"
+            ;;
+    esac
+}
+
+# ---- SAC (Graesser et al. 2022) --------------------------------------------------------------------------------------
+# A flag that changes nothing, such as --sparsity with dense or --sparsity-distribution with small, still gives another
+# run folder. So it is left out, and the experiments share these runs. "small" is the dense network with as many
+# parameters as the sparse ones have.
+
+sac() {  # ENV SEED METHOD [--FLAG ...]
+    echo "algos/sac_rigl.py --env-id $1 --seed $2 --method ${*:3} $budget --threads 1"
+}
+
+sac_halfcheetah() { # our table (plot.py curves): all methods at 90% on HalfCheetah, RigL at two update intervals
+    envs="HalfCheetah-v5"
+    for seed in $seeds; do
+        for env in $envs; do
+            sac "$env" "$seed" dense
+            for method in rigl static set prune small; do
+                sac "$env" "$seed" "$method" --sparsity 0.9
+            done
+            sac "$env" "$seed" rigl --sparsity 0.9 --update-interval 200
+        done
+    done
+}
+
+sac_iqm() { # figures 1, 15 (plot.py iqm): IQM over tasks at each sparsity
+    methods="small prune static set rigl"
+    case $scale in
+        smoke) methods="small rigl" sparsities="0.9" ;;
+        small) sparsities="0.9 0.95" ;;
+        paper) sparsities="0.5 0.9 0.95 0.99" ;;
+    esac
+    for seed in $seeds; do
+        for env in $envs; do
+            sac "$env" "$seed" dense
+            for sparsity in $sparsities; do
+                case $sparsity$env in 0.99Ant* | 0.99Humanoid*) continue ;; esac # the paper has three tasks at 99%
+                for method in $methods; do
+                    sac "$env" "$seed" "$method" --sparsity "$sparsity"
+                done
+            done
+        done
+    done
+}
+
+sac_scaling() { # figures 2, 9 (plot.py sparsity): final return against the number of parameters
+    # The paper says 50% to 95% and marks 80%.
+    methods="small prune static set rigl"
+    case $scale in
+        smoke) methods="prune static set" sparsities="0.9" ;;
+        small) sparsities="0.5 0.8 0.9 0.95" ;;
+        paper) sparsities="0.5 0.7 0.8 0.9 0.95" ;;
+    esac
+    for seed in $seeds; do
+        for env in $envs; do
+            sac "$env" "$seed" dense
+            for sparsity in $sparsities; do
+                for method in $methods; do
+                    sac "$env" "$seed" "$method" --sparsity "$sparsity"
+                done
+            done
+        done
+    done
+}
+
+sac_scaling_uniform() { # figure 12 (plot.py sparsity): as sac_scaling, with the same sparsity in every layer
+    methods="prune static set rigl"
+    case $scale in
+        smoke) methods="static rigl" sparsities="0.9" ;;
+        small) sparsities="0.5 0.8 0.9 0.95" ;;
+        paper) sparsities="0.5 0.7 0.8 0.9 0.95" ;;
+    esac
+    for seed in $seeds; do
+        for env in $envs; do
+            sac "$env" "$seed" dense
+            for sparsity in $sparsities; do
+                sac "$env" "$seed" small --sparsity "$sparsity"
+                for method in $methods; do
+                    sac "$env" "$seed" "$method" --sparsity "$sparsity" --sparsity-distribution uniform
+                done
+            done
+        done
+    done
+}
+
+sac_actor_share() { # figure 3 (plot.py flag --flag actor_share): share of the weights that the actor gets
+    # Budgets of 100%, 20% and 10% of the dense weights. The default split, 0.337, is the run without --actor-share.
+    # At 100% no other split is feasible for sparse networks, as none has more weights than the dense one; at 20% and
+    # 10% all are, in all five tasks.
+    shares="0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9" sparsities="0.8 0.9"
+    case $scale in
+        smoke) shares="0.5" sparsities="0.8" ;;
+        small) shares="0.1 0.5 0.9" ;;
+    esac
+    for seed in $seeds; do
+        for env in $envs; do
+            sac "$env" "$seed" dense
+            for share in $shares; do
+                sac "$env" "$seed" small --sparsity 0 --actor-share "$share"
+            done
+            for sparsity in $sparsities; do
+                for method in small rigl; do
+                    sac "$env" "$seed" "$method" --sparsity "$sparsity"
+                    for share in $shares; do
+                        sac "$env" "$seed" "$method" --sparsity "$sparsity" --actor-share "$share"
+                    done
+                done
+            done
+        done
+    done
+}
+
+# Figures 4 and 13 do not name their task. The paper searched its hyper-parameters on Walker2d (appendix A.3).
+
+sac_distribution() { # figure 4, left (plot.py flag --flag sparsity_distribution): uniform or ERK, at 80%
+    methods="prune static set rigl"
+    case $scale in
+        smoke) methods="prune" ;;
+        paper) envs="Walker2d-v5" ;;
+    esac
+    for seed in $seeds; do
+        for env in $envs; do
+            for method in $methods; do
+                for distribution in uniform erk; do
+                    sac "$env" "$seed" "$method" --sparsity 0.8 --sparsity-distribution "$distribution"
+                done
+            done
+        done
+    done
+}
+
+sac_weight_decay() { # figure 4, centre (plot.py flag --flag weight_decay): weight decay, at 80%
+    methods="prune static set rigl" decays="0 1e-6 1e-4 1e-3"
+    case $scale in
+        smoke) methods="rigl" decays="0 1e-3" ;;
+        small) methods="prune rigl" ;;
+        paper) envs="Walker2d-v5" ;;
+    esac
+    for seed in $seeds; do
+        for env in $envs; do
+            for decay in $decays; do
+                sac "$env" "$seed" dense --weight-decay "$decay"
+                for method in $methods; do
+                    sac "$env" "$seed" "$method" --sparsity 0.8 --weight-decay "$decay"
+                done
+            done
+        done
+    done
+}
+
+sac_init() { # figure 4, right (plot.py flag --flag sparse_init): initial weights scaled by active fans or not, at 80%
+    methods="static set rigl"
+    case $scale in
+        smoke) methods="static" ;;
+        small) methods="static rigl" ;;
+        paper) envs="Walker2d-v5" ;;
+    esac
+    for seed in $seeds; do
+        for env in $envs; do
+            for method in $methods; do
+                for distribution in uniform erk; do
+                    for init in --sparse-init --no-sparse-init; do
+                        sac "$env" "$seed" "$method" --sparsity 0.8 --sparsity-distribution "$distribution" "$init"
+                    done
+                done
+            done
+        done
+    done
+}
+
+sac_snr() { # figure 5 (plot.py curves --column snr_critic): signal-to-noise ratio of the gradients; also snr_actor
+    case $scale in
+        smoke) sparsities="0.9" ;;
+        small) sparsities="0.9 0.95 0.99" ;;
+        paper) sparsities="0.5 0.8 0.9 0.95 0.99" ;;
+    esac
+    for seed in $seeds; do
+        for env in $envs; do
+            sac "$env" "$seed" dense
+            for sparsity in $sparsities; do
+                sac "$env" "$seed" rigl --sparsity "$sparsity"
+            done
+        done
+    done
+}
+
+sac_drop_fraction() { # figure 13, left (plot.py flag --flag drop_fraction): connections replaced at first, at 80%
+    fractions="0 0.1 0.2 0.3 0.5"
+    case $scale in
+        smoke) fractions="0 0.3" ;;
+        small) fractions="0 0.1 0.3 0.5" ;;
+        paper) envs="Walker2d-v5" ;;
+    esac
+    for seed in $seeds; do
+        for env in $envs; do
+            for method in set rigl; do
+                for fraction in $fractions; do
+                    sac "$env" "$seed" "$method" --sparsity 0.8 --drop-fraction "$fraction"
+                done
+            done
+        done
+    done
+}
+
+sac_update_interval() { # figure 13, centre (plot.py flag --flag update_interval): steps between mask updates, at 80%
+    intervals="100 250 500 1000 5000"
+    case $scale in
+        smoke) intervals="100 250" ;;
+        small) intervals="100 250 1000 5000" ;;
+        paper) envs="Walker2d-v5" ;;
+    esac
+    for seed in $seeds; do
+        for env in $envs; do
+            for method in prune set rigl; do
+                for interval in $intervals; do
+                    sac "$env" "$seed" "$method" --sparsity 0.8 --update-interval "$interval"
+                done
+            done
+        done
+    done
+}
+
+sac_batch_size() { # figure 13, right (plot.py flag --flag batch_size): transitions per update, at 80%
+    # The paper does not print its grid.
+    methods="prune static set rigl" sizes="32 64 128 256 512"
+    case $scale in
+        smoke) methods="rigl" sizes="32 64" ;;
+        small) methods="static rigl" sizes="64 128 256" ;;
+        paper) envs="Walker2d-v5" ;;
+    esac
+    for seed in $seeds; do
+        for env in $envs; do
+            for size in $sizes; do
+                sac "$env" "$seed" dense --batch-size "$size"
+                for method in $methods; do
+                    sac "$env" "$seed" "$method" --sparsity 0.8 --batch-size "$size"
+                done
+            done
+        done
+    done
+}
+
+sac_output_layer() { # figure 14 (plot.py sparsity): ERK and uniform, all layers pruned or the last one dense
+    # Two panels in the paper: add --where dense_output_layer=false, or =true, to draw one of them.
+    envs="HalfCheetah-v5" methods="prune static set rigl"
+    case $scale in
+        smoke) envs="Pendulum-v1" methods="static" sparsities="0.9" ;;
+        small) methods="static rigl" sparsities="0.9 0.95" ;;
+        paper) sparsities="0.5 0.7 0.8 0.9 0.95" ;;
+    esac
+    for seed in $seeds; do
+        for env in $envs; do
+            sac "$env" "$seed" dense
+            for method in $methods; do
+                for sparsity in $sparsities; do
+                    for distribution in erk uniform; do
+                        for output in --no-dense-output-layer --dense-output-layer; do
+                            sac "$env" "$seed" "$method" --sparsity "$sparsity" \
+                                --sparsity-distribution "$distribution" "$output"
+                        done
+                    done
+                done
+            done
+        done
+    done
+}
+
+# ---- From here on nothing needs a change for a new experiment --------------------------------------------------------
+
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+experiments() { # the first line of each function above that names its picture
+    grep '^[a-z0-9_]*() { # .*(plot\.py .*): ' "$root/benchmark.sh"
+}
+
+commands() { # of the experiment: a script and its flags each
+    set_scale
+    "$name"
+}
+
+list() {
+    local name scale
+    printf '%-20s %6s %6s %6s  %s\n' experiment smoke small paper "runs for figure ... (and how to draw it)"
+    while read -r line; do
+        name=${line%%"()"*}
+        printf '%-20s' "$name"
+        for scale in smoke small paper; do
+            printf ' %6d' "$(commands | wc -l)"
+        done
+        printf '  %s\n' "${line#*# }"
+    done < <(experiments)
+}
+
+log_of() { # a command's log, named by what tells the command from the experiment's others
+    local flags=${1%% --total-timesteps*}
+    flags=${flags#algos/}
+    flags=${flags//--/}
+    echo "$logs/${flags//[ \/]/_}.txt"
+}
+
+start() { # a command, in the background; the shell becomes the program, so that signals reach it
+    (cd "$OUT" && eval "exec $python $scripts$1$extra") >> "$(log_of "$1")" 2>&1 &
+    running[$!]=$1
+    if [ -n "$stopped" ]; then kill -TERM $!; fi # Ctrl-C came just before
+}
+
+collect() { # book the runs that have ended
+    local pid status log result
+    for pid in "${!running[@]}"; do
+        if jobs -rp | grep -qx "$pid"; then continue; fi
+        wait "$pid"
+        status=$?
+        log=$(log_of "${running[pid]}")
+        if [ "$status" -eq 0 ] && tail -n 1 "$log" | grep -q ' is finished; --fresh '; then
+            result=skipped # a finished run says so, and nothing else
+        elif [ "$status" -eq 0 ]; then
+            result=passed
+        elif [ -n "$stopped" ] || [ "$status" -eq 130 ] || [ "$status" -eq 143 ]; then
+            result=stopped # by Ctrl-C or by kill
+        else
+            result=failed
+            failures="$failures  ${running[pid]}"$'\n'"    $log: $(tail -n 1 "$log")"$'\n'
+        fi
+        if [ "$status" -eq 0 ]; then # the name of the run's folder, from the last of the lines that have it
+            sed -n -e 's/ is finished; --fresh .*//p' -e 's/^final score.*(\(.*\))$/\1/p' "$log" |
+                tail -n 1 | sed 's/.*\///' >> "$folders"
+        fi
+        results="$results$result"$'\n'
+        printf '[%d/%d] %-7s  %s\n' "$(count .)" "$total" "$result" "${running[pid]%% --total-timesteps*}"
+        unset "running[pid]"
+    done
+}
+
+count() { # the results that match
+    printf %s "$results" | grep -c "$1"
+}
+
+run_here() {
+    local stopped="" results="" failures="" total folders=$OUT/runs/$name-$scale.txt
+    local -a running
+    total=$(commands | wc -l)
+    : > "$folders"
+    trap 'stopped=yes; kill -TERM $(jobs -rp) 2> /dev/null' INT TERM
+    while read -r command; do
+        while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ] && [ -z "$stopped" ]; do sleep 0.2; done
+        collect
+        if [ -n "$stopped" ]; then break; fi
+        start "$command"
+    done < <(commands)
+    while [ "${#running[@]}" -gt 0 ]; do
+        sleep 0.2
+        collect
+    done
+
+    printf '\n%-20s %-5s %7s %7s %7s\n' experiment scale passed failed skipped
+    printf '%-20s %-5s %7d %7d %7d\n' "$name" "$scale" "$(count passed)" "$(count failed)" "$(count skipped)"
+    if [ -n "$failures" ]; then printf 'failed:\n%s' "$failures"; fi
+    if [ -n "$stopped" ] || [ "$(count stopped)" -gt 0 ]; then
+        echo "stopped with $((total - $(count passed) - $(count failed) - $(count skipped))) runs to go;" \
+            "the same command goes on from there"
+        exit 130
+    fi
+    echo "draw: $python ${scripts}plot.py $(experiments | sed -n "s/^$name() .*(plot\.py \(.*\)):.*/\1/p") $(printf %q "$folders")"
+    if [ -n "$failures" ]; then exit 1; fi
+}
+
+run_on_slurm() {
+    local refused=0
+    while read -r command; do
+        # Five minutes before its time is up a run is told to write its checkpoint. SBATCH_ARGS come later, so they win.
+        # shellcheck disable=SC2086 # SBATCH_ARGS are several words
+        sbatch --job-name="$name" --cpus-per-task=1 --signal=B:TERM@300 --output="$(log_of "$command")" \
+            --open-mode=append $SBATCH_ARGS --wrap="cd $out && exec $python $scripts$command$extra" ||
+            refused=$((refused + 1))
+    done < <(commands)
+    if [ "$refused" -gt 0 ]; then
+        echo "$refused runs were not submitted"
+        exit 1
+    fi
+    echo "when they have ended, the same with LAUNCH=local counts what is finished and says how to draw it"
+}
+
+root=$(cd "$(dirname "$0")" && pwd)
+if [ $# -eq 0 ] || [ "$1" = -h ] || [ "$1" = --help ]; then
+    sed -n '2,/^$/s/^# \{0,1\}//p' "$root/benchmark.sh"
+    exit 0
+fi
+name=$1 scale=${2:-small} extra="${*:3}"
+extra=${extra:+ $extra}
+LAUNCH=${LAUNCH:-local} OUT=${OUT:-$root} PYTHON=${PYTHON:-python} JOBS=${JOBS:-$(getconf _NPROCESSORS_ONLN)}
+if [ "$name" = list ]; then
+    list
+    exit 0
+fi
+experiments | grep -q "^$name()" || fail "no experiment $name; ./benchmark.sh list names them"
+case $scale in smoke | small | paper) ;; *) fail "the scale is smoke, small or paper, not $scale" ;; esac
+case $JOBS in *[!0-9]* | 0*) fail "JOBS is how many runs at once, not $JOBS" ;; esac
+case $OUT in /*) ;; *) OUT=$PWD/$OUT ;; esac
+case $PYTHON in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac
+python=$(printf %q "$PYTHON") out=$(printf %q "$OUT") scripts=$(printf %q "$root/") # as a shell reads them
+if [ "$OUT" = "$root" ]; then scripts=""; fi
+logs=$OUT/runs/logs/$name-$scale
+
+case $LAUNCH in
+    print) commands | while read -r command; do echo "cd $out && $python $scripts$command$extra"; done ;;
+    local | slurm)
+        command -v "$PYTHON" > /dev/null || fail "no program $PYTHON: PYTHON names the interpreter"
+        [ "$LAUNCH" = local ] || command -v sbatch > /dev/null || fail "LAUNCH=slurm needs sbatch, which is not here"
+        mkdir -p "$logs" || fail "cannot write to $OUT"
+        if [ "$LAUNCH" = local ]; then run_here; else run_on_slurm; fi
+        ;;
+    *) fail "LAUNCH is local, slurm or print, not $LAUNCH" ;;
+esac

@@ -1,0 +1,323 @@
+"""plot.py: the numbers it draws and prints, from run folders with known ones."""
+
+import csv
+import json
+import math
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+
+import plot
+import sparse_utils as su
+
+ROOT = Path(__file__).resolve().parent.parent
+ARGS = {"env_id": "A-v1", "seed": 1, "total_timesteps": 200, "threads": 1, "method": "rigl", "sparsity": 0.9}
+ARGS |= {"actor_share": None, "sparsity_distribution": "erk", "update_interval": 1000, "weight_decay": 1e-6}
+
+
+@pytest.fixture
+def make_run(tmp_path, monkeypatch):
+    """Writes a run folder with one evaluation of each of ``returns`` every 10 steps, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(returns, folder="", parameters=1000, **args):
+        args = ARGS | {"total_timesteps": 10 * len(returns)} | args
+        path = Path(folder or f"runs/{'-'.join(str(value) for value in args.values())}")
+        path.mkdir(parents=True)
+        (path / "config.json").write_text(json.dumps({"args": args, "command": ["algos/sac_rigl.py", "--seed", "1"]}))
+        rows = [
+            {"step": 10 * (i + 1), "return_mean": r, "snr": math.nan if i == 0 else r / 10, "parameters": parameters}
+            for i, r in enumerate(returns)
+        ]
+        su.write_csv(path / "results.csv", rows)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def draw(monkeypatch, capsys):
+    """Runs plot.py; returns the rows of its csv and what it printed."""
+
+    def run(kind, *arguments):
+        monkeypatch.setattr(sys, "argv", ["plot.py", kind, *arguments])
+        runpy.run_path(str(ROOT / "plot.py"), run_name="__main__")
+        plot.plt.close("all")
+        assert Path(f"figures/{kind}.png").read_bytes().startswith(b"\x89PNG")
+        with open(f"figures/{kind}.csv", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        return [{name: as_number(text) for name, text in row.items()} for row in rows], capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def fails(monkeypatch, capsys):
+    """Runs plot.py, which must end with status 2 and one line; returns the line."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["plot.py", *arguments])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / "plot.py"), run_name="__main__")
+        assert end.value.code == 2
+        plot.plt.close("all")
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1
+        return error
+
+    return run
+
+
+def as_number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def table(output):
+    """The Markdown table as a list of dicts."""
+    lines = [line.strip("| ").split(" | ") for line in output.splitlines() if line.startswith("|")]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+# ---- Statistics ------------------------------------------------------------------------------------------------------
+
+
+def test_iqm_drops_a_quarter_at_each_end():
+    scores = np.array([100.0, 1, 2, 3, 4, -50, 5, 6])
+    assert plot.estimate([scores], "iqm")[0] == 3.5  # of -50 1 | 2 3 4 5 | 6 100
+    assert plot.estimate([scores], "mean")[0] == scores.mean()
+    assert plot.estimate([scores[:3], scores[3:]], "iqm")[0] == 3.5  # tasks are pooled
+
+
+def test_interval_of_equal_scores_has_no_width_and_of_one_seed_does_not_exist():
+    assert plot.estimate([np.full(5, 7.0)], "iqm").tolist() == [7, 7, 7]
+    value, low, high = plot.estimate([np.array([7.0])], "iqm")
+    assert value == 7 and math.isnan(low) and math.isnan(high)
+
+
+@pytest.mark.parametrize("statistic", ["iqm", "mean"])
+def test_interval_of_one_task_is_that_of_scipy(statistic):
+    scores = np.random.default_rng(1).normal(100, 20, 20)
+    method = {"method": "percentile", "n_resamples": 20_000, "rng": np.random.default_rng(2)}
+    theirs = bootstrap((scores,), plot.STATISTICS[statistic], **method).confidence_interval
+    _, *ours = plot.estimate([scores], statistic, resamples=20_000)
+    assert ours == pytest.approx(theirs, abs=0.5)  # the interval is 18 to 23 wide
+
+
+def test_bootstrap_is_stratified():
+    tasks = [np.full(3, 10.0), np.full(3, 50.0)]
+    assert plot.estimate(tasks, "mean").tolist() == [30, 30, 30]  # drawn from all six, it would be from 17 to 43
+
+
+def test_bootstrap_draws_whole_runs():
+    curve = np.array([[0.0, 10.0], [10.0, 0.0]])  # where the one is low the other is high
+    low, high = plot.estimate([curve], "mean")[1:]
+    assert low.tolist() == [0, 0] and high.tolist() == [10, 10]
+    assert plot.estimate([np.array([[1.0, 9.0], [9.0, 1.0]]).sum(1)], "mean").tolist() == [10, 10, 10]
+
+
+# ---- Curves ----------------------------------------------------------------------------------------------------------
+
+
+def test_curves_draw_the_statistic_of_all_seeds(make_run, draw):
+    for seed, last in enumerate((10, 20, 30, 1000)):
+        make_run([seed, last], seed=seed)
+    rows, output = draw("curves", "runs")
+    assert [(row["step"], row["value"], row["seeds"]) for row in rows] == [(10, 1.5, 4), (20, 25, 4)]
+    assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
+    rows, _ = draw("curves", "runs", "--statistic", "mean")
+    assert [row["value"] for row in rows] == [1.5, 265]
+    (line,) = table(output)
+    assert (line["env"], line["variant"], line["seeds"]) == ("A-v1", "rigl 90%", "4")
+
+
+def test_final_score_is_the_mean_of_the_last_tenth(make_run, draw):
+    make_run([0] * 18 + [100, 300], seed=1)
+    make_run([0] * 18 + [200, 600], seed=2, parameters=1000)
+    (line,) = table(draw("curves", "runs")[1])
+    assert line["final return_mean, mean ± std"] == "300 ± 141"  # scores 200 and 400
+    assert line["IQM [95% interval]"] == "300 [200, 400]"
+    assert (line["parameters"], line["acting FLOPs"]) == ("1,000", "–")
+    assert plot.read_run(make_run([5, 7, 9], seed=3)).final("return_mean") == 9  # of fewer than ten: the last
+
+
+def test_curves_are_cut_to_what_all_seeds_have_and_say_so(make_run, draw):
+    make_run([1, 2, 3, 4], seed=1)
+    make_run([3, 4], seed=2, total_timesteps=40)
+    make_run([8, 8, 8], method="static", total_timesteps=40)
+    rows, output = draw("curves", "runs")
+    rigl = [(row["step"], row["value"]) for row in rows if row["variant"] == "rigl 90%"]
+    assert rigl == [(10, 2), (20, 3)]
+    assert "A-v1 rigl 90%: cut at step 20 of 40, which all 2 seeds have" in output
+    assert [row["step"] for row in rows if row["variant"] == "static 90%"] == [10, 20, 30]
+    scores = {line["variant"]: (line["seeds"], line["final return_mean, mean ± std"]) for line in table(output)}
+    assert scores == {"rigl 90%": ("1 (+1 unfinished)", "4 ± –"), "static 90%": ("0 (+1 unfinished)", "–")}
+
+
+def test_another_column_starts_where_it_has_values(make_run, draw):
+    make_run([10, 20, 30])
+    rows, output = draw("curves", "runs", "--column", "snr")
+    assert [(row["step"], row["value"]) for row in rows] == [(20, 2), (30, 3)]
+    assert table(output)[0]["final snr, mean ± std"] == "3 ± –"
+
+
+# ---- Which runs, and what they are called ----------------------------------------------------------------------------
+
+
+def test_variants_are_named_by_what_differs_within_a_method(make_run, draw):
+    make_run([1], method="dense", weight_decay=1e-4)
+    make_run([1], method="static", weight_decay=1e-4)  # another weight decay than rigl's, but the only one of static
+    make_run([1])
+    make_run([1], seed=2, threads=8)  # a flag that changes nothing
+    make_run([1], update_interval=200, sparsity_distribution="uniform")
+    make_run([1], env_id="B-v1", sparsity=0.95)
+    lines = [(line["env"], line["variant"], line["seeds"]) for line in table(draw("curves", "runs")[1])]
+    assert lines == [
+        ("A-v1", "dense", "1"),
+        ("A-v1", "static 90%", "1"),
+        ("A-v1", "rigl 90%, erk, update-interval 1000", "2"),
+        ("A-v1", "rigl 90%, uniform, update-interval 200", "1"),
+        ("B-v1", "rigl 95%, erk, update-interval 1000", "1"),
+    ]
+
+
+def test_runs_are_found_by_folder_pattern_and_list_and_only_once(make_run, draw):
+    one, two, three = (make_run([seed], f"some/{name}", seed=seed) for seed, name in ((1, "x1"), (2, "x2"), (3, "y")))
+    Path("some/logs").mkdir()
+    Path("some/list.txt").write_text("x1\ny\n")
+    for arguments, seeds in [
+        (["some"], 3),
+        (["some/x*"], 2),
+        (["some/list.txt"], 2),
+        ([str(one), str(two.resolve()), str(two)], 2),
+        (["some", "--where", "seed=2,3"], 2),
+        (["some", "--where", "seed=2,3", "--where", "weight-decay=1e-6"], 2),
+    ]:
+        assert draw("curves", *arguments)[0][0]["seeds"] == seeds, arguments
+    make_run([3], "other/z", seed=3, threads=5)  # the same run once more
+    rows, output = draw("curves", "some", "other")
+    assert rows[0]["seeds"] == 3 and "1 runs are left out" in output
+    (three / "results.csv").unlink()
+    rows, output = draw("curves", "some")
+    assert rows[0]["seeds"] == 2 and "1 of 3 runs have no results yet" in output
+
+
+def test_a_method_keeps_its_colour_whatever_is_drawn_beside_it(make_run):
+    runs = [plot.read_run(make_run([1], method=method)) for method in ("dense", "rigl", "set", "new")]
+    for some in (runs, runs[1:], runs[1:2]):
+        style = plot.styles(plot.group(some))
+        assert matplotlib_hex(style["rigl 90%"]["color"]) == plot.COLOURS["rigl"].lower()
+    styles = plot.styles(plot.group(runs + [plot.read_run(make_run([1], sparsity=0.5))]))
+    assert len({tuple(style["color"]) for style in styles.values()}) == len(styles) == 5
+
+
+def matplotlib_hex(colour):
+    return plot.matplotlib.colors.to_hex(colour)
+
+
+# ---- The other pictures ----------------------------------------------------------------------------------------------
+
+
+def test_sparsity_draws_scores_against_parameters(make_run, draw):
+    for seed, score in ((1, 10), (2, 20)):
+        make_run([0] * 9 + [score], seed=seed, parameters=1000)
+        make_run([0] * 9 + [score + 5], seed=seed, sparsity=0.95, parameters=500)
+        make_run([0] * 9 + [30], seed=seed, method="dense", parameters=9000)
+    make_run([99], seed=3, total_timesteps=100)
+    rows, output = draw("sparsity", "runs")
+    assert "1 of 7 runs are left out, as they are unfinished" in output
+    drawn = {
+        (r["variant"], r["sparsity"]): (r["parameters"], r["value"], r["low"], r["high"], r["seeds"]) for r in rows
+    }
+    assert drawn == {
+        ("dense", 0.9): (9000, 30, 30, 30, 2),
+        ("rigl", 0.9): (1000, 15, 10, 20, 2),
+        ("rigl", 0.95): (500, 20, 15, 25, 2),
+    }
+
+
+def test_iqm_divides_by_the_dense_mean_of_each_task(make_run, draw):
+    for seed, factor in ((1, 0.5), (2, 1.5)):
+        make_run([100 * factor], seed=seed, method="dense", env_id="A-v1")
+        make_run([10 * factor], seed=seed, method="dense", env_id="B-v1")
+        make_run([50], seed=seed, env_id="A-v1")
+        make_run([8], seed=seed, env_id="B-v1")
+        make_run([3], seed=seed, env_id="B-v1", sparsity=0.99)
+        make_run([8], seed=seed, env_id="C-v1")
+    rows, output = draw("iqm", "runs")
+    assert "C-v1 rigl: left out, as there is no finished dense run" in output
+    drawn = {(row["sparsity"], row["variant"]): (row["tasks"], row["runs"], row["value"]) for row in rows}
+    assert drawn == {
+        (0.9, "dense"): (2, 4, 1),
+        (0.9, "rigl"): (2, 4, pytest.approx((0.5 + 0.8) / 2)),
+        (0.99, "dense"): (1, 2, 1),  # of the same tasks
+        (0.99, "rigl"): (1, 2, pytest.approx(0.3)),
+    }
+    rigl = next(row for row in rows if row["variant"] == "rigl")
+    assert rigl["low"] == rigl["high"] == rigl["value"]  # no spread within a task
+
+
+def test_flag_draws_scores_over_the_values_of_a_flag(make_run, draw):
+    for decay, score in ((0, 1), (1e-4, 2), (1e-3, 4)):
+        for seed in (1, 2):
+            make_run([score + seed], seed=seed, weight_decay=decay)
+    make_run([50], method="dense")
+    make_run([60], sparsity=0.5)  # has only one weight decay
+    rows, output = draw("flag", "runs", "--flag", "weight-decay")
+    assert "left out, as all their runs have the same weight_decay: rigl 50%" in output
+    assert {(row["variant"], row["weight_decay"]): row["value"] for row in rows} == {
+        ("dense", 1e-6): 50,
+        ("rigl 90%", 0): 2.5,
+        ("rigl 90%", 1e-4): 3.5,
+        ("rigl 90%", 1e-3): 5.5,
+    }
+    assert len(table(output)) == 4  # of what was drawn
+
+
+def test_default_actor_share_stands_at_its_number(make_run, monkeypatch):
+    runs = [plot.read_run(make_run([score], actor_share=share)) for share, score in ((0.5, 3), (None, 2), (0.1, 1))]
+    figure, _ = plot.flag(runs, plot.Args("flag", (), flag="actor_share"))
+    line = next(line for line in figure.axes[0].get_lines() if line.get_label() == "rigl 90%")
+    assert list(line.get_xdata()) == [0.1, plot.DEFAULT_ACTOR_SHARE, 0.5]
+    assert list(line.get_ydata()) == [1, 2, 3]
+
+
+def test_words_stand_side_by_side(make_run, draw):
+    make_run([1], sparsity_distribution="erk")
+    make_run([2], sparsity_distribution="uniform")
+    rows, _ = draw("flag", "runs", "--flag", "sparsity_distribution")
+    assert {row["sparsity_distribution"]: row["value"] for row in rows} == {"erk": 1, "uniform": 2}
+
+
+# ---- Errors ----------------------------------------------------------------------------------------------------------
+
+
+def test_errors_are_one_line_and_status_2(make_run, fails):
+    Path("empty").mkdir()
+    assert "no run folders in empty" in fails("curves", "empty")
+    make_run([1, 2])
+    assert "no run folders in nowhere" in fails("curves", "runs", "nowhere")
+    assert "no column foo in runs/" in fails("curves", "runs", "--column", "foo")
+    assert "no flag foo" in fails("curves", "runs", "--where", "foo=1")
+    assert "matches --where" in fails("curves", "runs", "--where", "seed=9")
+    assert "--flag" in fails("flag", "runs")
+    assert "--flag" in fails("curves", "runs", "--flag", "seed")
+    assert "no such flag" in fails("flag", "runs", "--flag", "foo")
+    assert "no variant has runs with two values of weight_decay" in fails("flag", "runs", "--flag", "weight_decay")
+    assert "no task with finished runs of dense and of other networks" in fails("iqm", "runs")
+    assert "cannot write picture.foo" in fails("curves", "runs", "--out", "picture.foo")
+    make_run([1, 2], "dense/1", method="dense")
+    make_run([1, 2], "dense/2", method="dense", weight_decay=0)
+    assert "several kinds of dense runs" in fails("iqm", "runs", "dense")
+    make_run([1, 2], "unfinished/1", total_timesteps=1000)
+    assert "no run is finished" in fails("sparsity", "unfinished")
+    make_run([1], "first/1")
+    assert "snr has no values yet" in fails("curves", "first", "--column", "snr")
+    Path("first/1/config.json").write_text('{"model": 1}')
+    assert "cannot read first/1 as a run folder" in fails("curves", "first")
