@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 import os
+import pickle
 import platform
 import shutil
 import subprocess
@@ -358,6 +359,77 @@ def rewire(
     return grown / max(active, 1)
 
 
+# ---- Lottery tickets -------------------------------------------------------------------------------------------------
+# These take one network's tensors: of many runs that train together, those of run r are run_slice(tensors, r).
+
+
+def run_slice(tensors: Weights, r: int) -> Masks:
+    """Network r of tensors with a run axis, as views: changing them in place changes the whole."""
+    return {name: tensor[r] for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def prune_ticket(weights: Weights, masks: Weights, fraction: float) -> Masks:
+    """Remove a fraction of the remaining weights, the smallest by magnitude over all layers together; exactly
+    ceil((1 - fraction) * remaining) are left (Vischer et al. 2022, section 2). Only layers in ``masks`` are pruned."""
+    scores = torch.cat([weights[name].abs().masked_fill(mask == 0, -1).flatten() for name, mask in masks.items()])
+    remaining = sum(int(mask.sum()) for mask in masks.values())
+    n_keep = math.ceil((1 - fraction) * remaining - 1e-6)  # 1e-6: in floats (1 - 0.2) * 10 may be above 8
+    return _split(_top_k(scores, n_keep), masks)
+
+
+def random_ticket(masks: Weights, n_keep: int, generator: torch.Generator) -> Masks:
+    """A mask of n_keep weights chosen at random over all layers together (random/re-init; section 3, table 1)."""
+    scores = torch.rand(sum(mask.numel() for mask in masks.values()), generator=generator)
+    return _split(_top_k(scores, n_keep), masks)
+
+
+def _split(flat: Tensor, like: Weights) -> Masks:
+    parts = flat.split([tensor.numel() for tensor in like.values()])
+    return {name: part.view_as(tensor).to(tensor) for (name, tensor), part in zip(like.items(), parts, strict=True)}
+
+
+def permute_masks(masks: Weights, generator: torch.Generator) -> Masks:
+    """Each layer's mask with its entries in random order: the layers keep their densities (permuted/permuted)."""
+    return {
+        name: mask.flatten()[torch.randperm(mask.numel(), generator=generator)].view_as(mask)
+        for name, mask in masks.items()
+    }
+
+
+@torch.no_grad()
+def permute_weights(weights: Weights, masks: Weights, new_masks: Weights, generator: torch.Generator) -> Masks:
+    """The weights that survive under ``masks``, in random order at the positions of ``new_masks`` and zero elsewhere,
+    layer by layer. With the same masks twice this is mask/permuted (Vischer et al. 2022, section 3)."""
+    permuted = {}
+    for name, mask in masks.items():
+        values = weights[name][mask != 0]
+        permuted[name] = torch.zeros_like(weights[name])
+        permuted[name][new_masks[name] != 0] = values[torch.randperm(len(values), generator=generator)]
+    return permuted
+
+
+def save_ticket(file: Path, masks: Weights, **contents: Any) -> None:
+    """Masks, a bit for each weight, and whatever else belongs to the ticket: tensors and plain Python."""
+    packed = {name: torch.from_numpy(np.packbits(mask.cpu().numpy().astype(bool))) for name, mask in masks.items()}
+    shapes = {name: list(mask.shape) for name, mask in masks.items()}
+    save_checkpoint(file, {"packed_masks": packed, "shapes": shapes, **contents})
+
+
+def load_ticket(file: Path) -> dict[str, Any]:
+    """What ``save_ticket`` wrote, with "masks" as float tensors. Raises ValueError if the file is no ticket."""
+    try:
+        ticket = torch.load(file, weights_only=True, map_location="cpu")
+        packed, shapes = ticket.pop("packed_masks"), ticket.pop("shapes")
+    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"cannot read {file} as a ticket: {str(error).splitlines()[0]}") from error
+    masks = {}
+    for name, bits in packed.items():
+        flat = np.unpackbits(bits.numpy(), count=math.prod(shapes[name]))
+        masks[name] = torch.from_numpy(flat).view(shapes[name]).float()
+    return {"masks": masks, **ticket}
+
+
 # ---- Analysis --------------------------------------------------------------------------------------------------------
 
 
@@ -406,10 +478,12 @@ def seeds(*key: int, n: int = 1) -> list[int]:
 
 
 def run_name(args: Any, script: str, variant: str) -> str:
-    """{env}__{script}__{variant}__{seed}__{hash of the arguments that can change results}, safe as a folder's name."""
+    """{env}__{script}__{variant}__{seed}__{hash of the arguments that can change results}, safe as a folder's name.
+    Where many seeds train together their number stands in the place of the seed."""
     identity = {name: value for name, value in asdict(args).items() if name not in FREE_FLAGS}
     digest = hashlib.sha1(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    name = f"{args.env_id}__{script}__{variant}__{args.seed}__{digest}"
+    seed = args.seed if hasattr(args, "seed") else f"{len(args.seeds)}seeds"
+    name = f"{args.env_id}__{script}__{variant}__{seed}__{digest}"
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
 
 
