@@ -302,6 +302,7 @@ if __name__ == "__main__":
     args = parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)  # Adam's moments of dead units decay to numbers that are very slow to compute with
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
     probe = envs.classic.make_vec(args.env_id, 1, 1)
     obs_dim, action_dim = probe.single_observation_space.shape[0], int(probe.single_action_space.n)

@@ -386,6 +386,7 @@ if __name__ == "__main__":
     args = parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)  # Adam's moments of dead units decay to numbers that are very slow to compute with
     torch.set_float32_matmul_precision(args.matmul_precision)
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
 
