@@ -344,6 +344,7 @@ def run_here(monkeypatch):
     yield run_script
     signal.signal(signal.SIGINT, handlers[0])
     signal.signal(signal.SIGTERM, handlers[1])
+    torch.set_flush_denormal(False)
 
 
 def test_what_lands_in_the_replay_memory(tmp_path, run_here):
