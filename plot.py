@@ -108,6 +108,9 @@ def read_run(folder: Path) -> Run | None:
             return None
         with (folder / "results.csv").open(newline="") as stream:
             rows = list(csv.DictReader(stream))
+        if "condition" in rows[0]:  # many runs in one folder, a row per round
+            print(f"{folder} is a run of {args['script']}.py, which these pictures do not draw: left out")
+            return None
         columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
     except (KeyError, IndexError, TypeError, ValueError) as error:
         su.fail(f"cannot read {folder} as a run folder: {type(error).__name__} {error}")

@@ -5,7 +5,7 @@
     python algos/sac_rigl.py --method prune --sparsity 0.95 --dry-run    # show the sparse networks and stop
     python algos/sac_rigl.py --evaluate runs/NAME/checkpoint.pt
 
-Copy this file beside ``sparse_utils.py`` and it works there too.
+Copy this file beside ``sparse_utils.py`` and it works there too (Bullet tasks need ``envs/`` as well).
 
 Writes the folder ``runs/{env}__sac_rigl__{method}-{sparsity}__{seed}__{hash}``, or ``--run-dir``:
     config.json     all arguments, the command, versions
@@ -115,7 +115,7 @@ class Args:
     evaluate: str = ""
     """a checkpoint.pt: evaluate its agent for --eval-episodes and stop"""
     dry_run: bool = False
-    """print each layer's density and stop"""
+    """print each layer's density (with prune: the final one) and stop"""
 
     # Algorithm (table 8)
     learning_rate: float = 3e-4
@@ -178,6 +178,9 @@ def parse_args() -> Args:
     for name in (*positive, "update_interval", "width_scale"):
         if getattr(args, name) is not None and getattr(args, name) <= 0:
             su.fail(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}")
+    for name in ("seed", "threads", "snr_interval", "weight_decay", "learning_rate"):
+        if getattr(args, name) < 0:
+            su.fail(f"--{name.replace('_', '-')} must not be negative: {getattr(args, name)}")
     if args.total_timesteps <= args.learning_starts:
         su.fail(f"--total-timesteps {args.total_timesteps} ends before --learning-starts {args.learning_starts}")
     if args.actor_share is not None and (args.actor_sparsity, args.critic_sparsity) != (None, None):

@@ -212,6 +212,8 @@ def test_threads_of_checkpoint_do_not_matter_to_identity(tmp_path):
         ("--actor-share 0.5 --actor-sparsity 0.5", "--actor-share sets both sparsities"),
         ("--actor-share 0.5 --method dense", "--actor-share does not go with --method dense"),
         ("--total-timesteps 500", "--total-timesteps 500 ends before --learning-starts 10000"),
+        ("--seed -1", "--seed must not be negative"),
+        ("--snr-interval -5", "--snr-interval must not be negative"),
         ("--eval-interval 0", "--eval-interval must be above 0"),
         ("--run-dir /dev/null/x", "cannot use /dev/null/x as a run folder"),
         ("--evaluate nowhere.pt", "cannot read nowhere.pt"),
