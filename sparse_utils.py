@@ -34,6 +34,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.stats import bootstrap
 from torch import Tensor, nn
 from torch.func import grad, vmap
@@ -58,14 +59,64 @@ class BatchedLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
+class BatchedConv2d(nn.Module):
+    """R independent convolutions computed as one with R groups: x [R, B, in, h, w] -> [R, B, out, h', w']."""
+
+    def __init__(self, runs: int, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1):
+        super().__init__()
+        shape = (runs, out_channels, in_channels, kernel_size, kernel_size)
+        limit = 1 / math.sqrt(math.prod(shape[2:]))  # the distribution of nn.Conv2d's default
+        self.weight = nn.Parameter(torch.empty(shape).uniform_(-limit, limit))
+        self.bias = nn.Parameter(torch.empty(runs, out_channels).uniform_(-limit, limit))
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        runs, channels = len(self.weight), x.transpose(0, 1).flatten(1, 2)  # [B, R * in, h, w]
+        y = F.conv2d(channels, self.weight.flatten(0, 1), self.bias.flatten(), self.stride, groups=runs)
+        return y.unflatten(1, (runs, -1)).transpose(0, 1)
+
+
 def unstack(net: nn.Module, r: int) -> dict[str, Tensor]:
-    """The ``state_dict`` of network r of a net of ``BatchedLinear`` layers, for that net made of ``nn.Linear``."""
+    """The ``state_dict`` of network r of a net of batched layers, for that net of ``nn.Linear`` and ``nn.Conv2d``."""
     state = {}
     for name, module in net.named_modules():
         if isinstance(module, BatchedLinear):
             state[f"{name}.weight"] = module.weight.detach()[r].T.clone()
             state[f"{name}.bias"] = module.bias.detach()[r, 0].clone()
+        if isinstance(module, BatchedConv2d):
+            state[f"{name}.weight"] = module.weight.detach()[r].clone()
+            state[f"{name}.bias"] = module.bias.detach()[r].clone()
     return state
+
+
+def initial_parameters(
+    parameters: Weights, init: str = "kaiming", input_scale: float = 1.0, generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """New initial values for one network out of those that ``parameters`` of batched layers hold.
+
+    ``init``: "kaiming" is PyTorch's default, weights and biases from U(-l, l) with l = 1 / sqrt(fan_in); "he" has
+    l = sqrt(6 / fan_in), "xavier" l = sqrt(6 / (fan_in + fan_out)) and "orthogonal" a gain of sqrt(2), with biases of
+    zero. The weights of first layers, whose names contain "layers.0.", are multiplied by ``input_scale`` (Vischer et
+    al. 2022, section 4.2: 0.1). A parameter that is neither weight nor bias, such as a log-std, starts at zero.
+    """
+    values = {}
+    for name, parameter in parameters.items():
+        shape = parameter.shape[1:]
+        if name.endswith("weight"):
+            kernel = math.prod(shape[2:])
+            fan_in, fan_out = (shape[0], shape[1]) if len(shape) == 2 else (shape[1] * kernel, shape[0] * kernel)
+            if init == "orthogonal":
+                weight = nn.init.orthogonal_(torch.empty(shape), math.sqrt(2), generator=generator)
+            else:
+                square = {"kaiming": 1 / fan_in, "he": 6 / fan_in, "xavier": 6 / (fan_in + fan_out)}[init]
+                weight = (2 * torch.rand(shape, generator=generator) - 1) * math.sqrt(square)
+            values[name] = weight * input_scale if "layers.0." in name else weight
+            bias_limit = 1 / math.sqrt(fan_in) if init == "kaiming" else 0.0
+        elif name.endswith("bias"):
+            values[name] = bias_limit * (2 * torch.rand(shape, generator=generator) - 1)
+        else:
+            values[name] = torch.zeros(shape)
+    return values
 
 
 def _has_run_axis(weight: Tensor) -> bool:
@@ -89,7 +140,7 @@ def prunable(**modules: nn.Module) -> dict[str, nn.Parameter]:
         f"{prefix}.{name}.weight": layer.weight
         for prefix, module in modules.items()
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d | BatchedLinear)
+        if isinstance(layer, nn.Linear | nn.Conv2d | BatchedLinear | BatchedConv2d)
     }
 
 
@@ -368,14 +419,18 @@ def run_slice(tensors: Weights, r: int) -> Masks:
     return {name: tensor[r] for name, tensor in tensors.items()}
 
 
+def n_remaining(remaining: int, fraction: float) -> int:
+    """How many of the remaining weights are left after one round of pruning."""
+    return math.ceil((1 - fraction) * remaining - 1e-6)  # 1e-6: in floats (1 - 0.2) * 10 may be above 8
+
+
 @torch.no_grad()
 def prune_ticket(weights: Weights, masks: Weights, fraction: float) -> Masks:
     """Remove a fraction of the remaining weights, the smallest by magnitude over all layers together; exactly
     ceil((1 - fraction) * remaining) are left (Vischer et al. 2022, section 2). Only layers in ``masks`` are pruned."""
     scores = torch.cat([weights[name].abs().masked_fill(mask == 0, -1).flatten() for name, mask in masks.items()])
     remaining = sum(int(mask.sum()) for mask in masks.values())
-    n_keep = math.ceil((1 - fraction) * remaining - 1e-6)  # 1e-6: in floats (1 - 0.2) * 10 may be above 8
-    return _split(_top_k(scores, n_keep), masks)
+    return _split(_top_k(scores, n_remaining(remaining, fraction)), masks)
 
 
 def random_ticket(masks: Weights, n_keep: int, generator: torch.Generator) -> Masks:
@@ -407,6 +462,43 @@ def permute_weights(weights: Weights, masks: Weights, new_masks: Weights, genera
         permuted[name] = torch.zeros_like(weights[name])
         permuted[name][new_masks[name] != 0] = values[torch.randperm(len(values), generator=generator)]
     return permuted
+
+
+def next_ticket(
+    condition: str, pruned: Masks, start: Weights, fresh: Weights, generator: torch.Generator
+) -> tuple[Masks, dict[str, Tensor]]:
+    """Masks and starting parameters of a network's next round (Vischer et al. 2022, section 3, figure 1).
+
+    ``pruned`` are the masks that ``prune_ticket`` made, ``start`` the parameters to rewind to and ``fresh`` newly drawn
+    ones. Every round starts from these, never from a permuted set. What has no mask is rewound as it is.
+        ticket              masks as pruned, initial weights                                     (mask/weights)
+        mask_permuted       the same masks, initial weights shuffled among them in each layer    (mask/permuted)
+        permuted_permuted   each layer's mask shuffled, too                                      (permuted/permuted)
+        random_reinit       as many weights anywhere in the networks, fresh parameters           (random/re-init)
+    """
+    if condition == "ticket":
+        return pruned, dict(start)
+    if condition == "mask_permuted":
+        return pruned, {**start, **permute_weights(start, pruned, pruned, generator)}
+    if condition == "permuted_permuted":
+        shuffled = permute_masks(pruned, generator)
+        return shuffled, {**start, **permute_weights(start, pruned, shuffled, generator)}
+    if condition == "random_reinit":
+        n_keep = sum(int(mask.sum()) for mask in pruned.values())
+        return random_ticket(pruned, n_keep, generator), dict(fresh)
+    raise ValueError(f"no condition {condition}")
+
+
+def describe_ticket(masks: Weights, inputs: Sequence[int] | None = None) -> dict[str, float | int | str]:
+    """What the masks of one network say, as columns of results.csv: weights that remain, density of each layer, and
+    the inputs that the actor's first layer still reads. ``inputs`` are the numbers of its inputs, if not 0, 1, 2 ..."""
+    total, remaining = (sum(int(f(m)) for m in masks.values()) for f in (Tensor.numel, Tensor.sum))
+    first = masks["actor.layers.0.weight"]  # [in, out] or [out, in, kh, kw]
+    alive = (first.sum(1) if first.dim() == 2 else first.sum((0, 2, 3))).nonzero().flatten().tolist()
+    alive = alive if inputs is None else [inputs[i] for i in alive]
+    row = {"remaining": remaining, "remaining_fraction": remaining / total, "inputs_alive": len(alive)}
+    row["alive_inputs"] = " ".join(map(str, alive))
+    return row | {f"density_{name.removesuffix('.weight')}": float(mask.mean()) for name, mask in masks.items()}
 
 
 def save_ticket(file: Path, masks: Weights, **contents: Any) -> None:
@@ -462,7 +554,7 @@ def bootstrap_interval(values: np.ndarray, statistic: Callable[..., np.ndarray] 
 # Flags that cannot change a run's results: not part of its identity, and free to differ when it is resumed.
 FREE_FLAGS = frozenset(
     ("run_dir", "fresh", "checkpoint_interval", "threads", "cuda", "track", "wandb_project_name", "wandb_entity")
-    + ("capture_video", "evaluate", "dry_run")
+    + ("capture_video", "evaluate", "dry_run", "async_envs")
 )
 
 

@@ -41,27 +41,34 @@ Hyper-parameters: tables 3 and 5 (``DEFAULTS``). What the paper leaves silent, a
 import math
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-from gymnasium.vector import VectorEnv
+from scipy.stats import trim_mean
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # sparse_utils.py and envs/ are one folder up
-import envs.classic  # noqa: E402
+import envs.vector  # noqa: E402
 import sparse_utils as su  # noqa: E402
 
-# Tables 3 and 5, with sizes of the networks from tables 2 and 4. Any flag given on the command line wins.
-CARTPOLE = {"total_timesteps": 80_000, "gae_lambda": 0.8, "ent_coef": 0.001, "hidden_sizes": (64, 64)}
-ACROBOT = {"total_timesteps": 500_000, "gae_lambda": 0.95, "ent_coef": 0.01, "hidden_sizes": (128, 64)}
-DEFAULTS = {"CartPole-v0": CARTPOLE, "CartPole-v1": CARTPOLE, "Acrobot-v1": ACROBOT, "MountainCar-v0": ACROBOT}
+# Tables 3, 5, 7 and 9, with sizes of the networks from tables 2, 4 and 6. Flags given on the command line win.
+CARTPOLE = {}  # the defaults of Args are those of Cart-Pole
+LONGER = {"num_steps": 128, "num_minibatches": 4}  # rollouts than those of Cart-Pole
+ACROBOT = LONGER | {"total_timesteps": 500_000, "gae_lambda": 0.95, "ent_coef": 0.01, "hidden_sizes": (128, 64)}
+ACROBOT |= {"eval_interval": 50_000}
+BULLET = LONGER | {"total_timesteps": 1_500_000, "num_envs": 10, "gae_lambda": 0.98, "update_epochs": 10}
+BULLET |= {"eval_interval": 150_000, "eval_episodes": 10, "prune": "both"}
+MUJOCO = BULLET | {"normalize_obs": True}  # not in the paper
+ATARI = BULLET | {"total_timesteps": 2_500_000, "eval_interval": 250_000, "hidden_sizes": (512,), "prune": "actor"}
+TASKS = {"CartPole-v0": CARTPOLE, "CartPole-v1": CARTPOLE, "Acrobot-v1": ACROBOT, "MountainCar-v0": ACROBOT}
 CONDITIONS = ("ticket", "mask_permuted", "permuted_permuted", "random_reinit")
 
 
@@ -69,7 +76,7 @@ CONDITIONS = ("ticket", "mask_permuted", "permuted_permuted", "random_reinit")
 class Args:
     # Run
     env_id: str = "CartPole-v1"
-    """CartPole-v0, CartPole-v1, Acrobot-v1 or MountainCar-v0"""
+    """any task with Box observations and Discrete or Box actions: Cart-Pole, Acrobot, Bullet, MuJoCo, ALE/*-v5 ..."""
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     """a chain of rounds for each seed and condition"""
     total_timesteps: int = 80_000
@@ -80,12 +87,14 @@ class Args:
     """folder to write to"""
     fresh: bool = False
     """delete what is in the run folder and start over"""
-    evaluations: int = 10
-    """evaluations per round"""
+    eval_interval: int = 8_000
+    """environment steps of a run between evaluations; default a tenth of the task's --total-timesteps"""
     eval_episodes: int = 20
-    """episodes per evaluation"""
+    """episodes per evaluation; default 10 for Bullet, MuJoCo and Atari"""
     threads: int = 1
     """CPU threads of PyTorch; small networks are fastest with one"""
+    async_envs: bool = False
+    """a process for each environment, where the simulator is slow and there are cores for it"""
     cuda: bool = False
     """use a GPU if there is one"""
     track: bool = False
@@ -94,18 +103,26 @@ class Args:
     """with --track: the project"""
     wandb_entity: str | None = None
     """with --track: the team"""
+    evaluate: str = ""
+    """a file in tickets/: evaluate its best weights for --eval-episodes and stop"""
+    capture_video: bool = False
+    """with --evaluate: write one episode beside the ticket, as a gif"""
+    dry_run: bool = False
+    """print the networks and how many weights each round keeps, and stop"""
 
-    # Algorithm (tables 3 and 5)
+    # Algorithm (tables 3, 5, 7 and 9)
     num_envs: int = 4
-    """environments of each run"""
-    num_steps: int = 128
-    """steps of each environment per rollout"""
+    """environments of each run; default 10 for Bullet, MuJoCo and Atari"""
+    num_steps: int = 64
+    """steps of each environment per rollout; default 64 for Cart-Pole, 128 for all others"""
     update_epochs: int = 4
-    """passes over each rollout"""
-    num_minibatches: int = 4
-    """minibatches per pass"""
+    """passes over each rollout; default 10 for Bullet, MuJoCo and Atari"""
+    num_minibatches: int = 8
+    """minibatches per pass; default 8 for Cart-Pole, 4 for all others"""
     learning_rate: float = 5e-4
     """Adam's"""
+    anneal_lr: bool = True
+    """learning rate falls linearly to zero over a round"""
     gamma: float = 0.99
     """discount"""
     gae_lambda: float = 0.8
@@ -118,59 +135,109 @@ class Args:
     """coefficient of the value loss"""
     max_grad_norm: float = 0.5
     """largest norm of a run's gradient"""
+    normalize_obs: bool = False
+    """normalise observations by their running mean and standard deviation; default on for MuJoCo"""
 
     # Networks
     hidden_sizes: tuple[int, ...] = (64, 64)
-    """units of the hidden layers of actor and critic; default by task"""
+    """units of the hidden layers of actor and critic (of a Nature CNN: those after its convolutions)"""
     init: Literal["kaiming", "he", "xavier", "orthogonal"] = "kaiming"
     """kaiming is PyTorch's default (a = sqrt 5), he has the gain of ReLU; no output layer is scaled down"""
     input_init_scale: float = 1.0
     """factor on the initial weights of the first layers; 0.1 is the paper's rescaling (section 4.2)"""
+    weight_decay: float = 0.0
+    """L2 on the weights, through Adam (figure 14)"""
+    dropout: float = 0.0
+    """probability with which an update leaves out a hidden unit (figure 14)"""
 
     # Tickets
     conditions: tuple[Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"], ...] = CONDITIONS
     """what to compare"""
     prune: Literal["actor", "both"] = "actor"
-    """prune the actor alone, or actor and critic together (figure 15)"""
+    """prune the actor alone, or actor and critic together (figure 15); default both for Bullet and MuJoCo"""
     prune_fraction: float = 0.2
     """fraction of the remaining weights that each round removes"""
     baseline_mask: Literal["own", "ticket"] = "own"
     """whose trained networks a baseline's masks come from"""
     rewind_steps: int = 0
     """rewind to the weights that round 0 had after so many steps, not to the initial ones (figure 14)"""
+    input_mask: str = ""
+    """a file in tickets/: see only the inputs that its first layer still reads (figures 7 and 8, bottom)"""
 
 
 def parse_args() -> Args:
     """The command line over the task's defaults. Ends the program with one line if it makes no sense."""
     given = tyro.cli(Args, description=__doc__)
-    if given.env_id not in DEFAULTS:
-        su.fail(f"--env-id {given.env_id} is not one of {', '.join(DEFAULTS)}")
-    args = tyro.cli(Args, description=__doc__, default=replace(Args(), **DEFAULTS[given.env_id]))
+    family = ATARI if given.env_id.startswith("ALE/") else BULLET if "Bullet" in given.env_id else MUJOCO
+    task = TASKS.get(given.env_id, family)
+    args = tyro.cli(Args, description=__doc__, default=replace(Args(), **task))
+    for name in ("total_timesteps", "eval_interval", "eval_episodes", "num_envs", "num_steps", "update_epochs"):
+        if getattr(args, name) <= 0:
+            su.fail(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}")
+    for name in ("rounds", "threads", "weight_decay", "learning_rate", "ent_coef", "rewind_steps"):
+        if getattr(args, name) < 0:
+            su.fail(f"--{name.replace('_', '-')} must not be negative: {getattr(args, name)}")
+    for name in ("gamma", "gae_lambda"):
+        if not 0 <= getattr(args, name) <= 1:
+            su.fail(f"--{name.replace('_', '-')} must be in [0, 1], not {getattr(args, name)}")
     if not 0 < args.prune_fraction < 1:
         su.fail(f"--prune-fraction must be in (0, 1), not {args.prune_fraction}")
-    if len(set(args.seeds)) < len(args.seeds) or not args.seeds:
-        su.fail(f"--seeds must be different numbers, not {args.seeds}")
+    if not 0 <= args.dropout < 1:
+        su.fail(f"--dropout must be in [0, 1), not {args.dropout}")
+    if min(args.hidden_sizes, default=0) < 1:
+        su.fail(f"--hidden-sizes must be one or more numbers above 0, not {args.hidden_sizes}")
+    if len(set(args.seeds)) < len(args.seeds) or min(args.seeds, default=-1) < 0:
+        su.fail(f"--seeds must be different numbers, none negative, not {args.seeds}")
+    if not args.conditions or len(set(args.conditions)) < len(args.conditions):
+        su.fail(f"--conditions must be different ones of {', '.join(CONDITIONS)}")
     if args.baseline_mask == "ticket" and "ticket" not in args.conditions:
         su.fail("--baseline-mask ticket needs ticket among --conditions")
-    if args.num_envs * args.num_steps % args.num_minibatches:
+    if args.num_minibatches < 1 or args.num_envs * args.num_steps % args.num_minibatches:
         su.fail(f"--num-minibatches {args.num_minibatches} does not divide {args.num_envs} * {args.num_steps} steps")
+    if args.total_timesteps < args.num_envs * args.num_steps:
+        su.fail(
+            f"--total-timesteps {args.total_timesteps} is less than a rollout of {args.num_envs} * {args.num_steps}"
+        )
+    if args.rewind_steps > args.total_timesteps:
+        su.fail(f"--rewind-steps {args.rewind_steps} is beyond --total-timesteps {args.total_timesteps}")
+    if args.capture_video and not args.evaluate:
+        su.fail("--capture-video needs --evaluate TICKET")
     return args
 
 
 # ---- Networks --------------------------------------------------------------------------------------------------------
 
 
-class MLP(nn.Module):
-    """R independent networks: x [R, B, in] -> [R, B, out]."""
+class Network(nn.Module):
+    """R independent networks: x [R, B, ...] -> [R, B, out]. Vectors go through tanh layers, pictures [C, 84, 84] of
+    bytes through the Nature CNN (Mnih et al. 2015) with ReLU. ``log_std`` is that of Gaussian actions."""
 
-    def __init__(self, runs: int, sizes: Sequence[int]):
+    def __init__(self, runs: int, obs_shape: Sequence[int], hidden_sizes: Sequence[int], n_out: int, log_std: bool):
         super().__init__()
-        layers = [su.BatchedLinear(runs, *ends) for ends in zip(sizes[:-1], sizes[1:], strict=True)]
+        layers, n_in = [], obs_shape[0]
+        if len(obs_shape) == 3:
+            for channels, kernel_size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+                layers.append(su.BatchedConv2d(runs, n_in, channels, kernel_size, stride))
+                n_in = channels
+            n_in = 64 * 7 * 7
+        sizes = (n_in, *hidden_sizes, n_out)
+        layers += [su.BatchedLinear(runs, *ends) for ends in zip(sizes[:-1], sizes[1:], strict=True)]
         self.layers = nn.ModuleList(layers)
+        self.activation = torch.relu if len(obs_shape) == 3 else torch.tanh
+        if log_std:
+            self.log_std = nn.Parameter(torch.zeros(runs, 1, n_out))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, kept: Sequence[Tensor] = ()) -> Tensor:
+        """``kept``: with dropout, a factor [R, B, units] for each hidden layer, of 0 or 1 / (1 - p)."""
+        if x.dim() == 5:
+            x = x.float() / 255
+        kept = iter(kept)
         for layer in self.layers[:-1]:
-            x = torch.tanh(layer(x))
+            if x.dim() == 5 and isinstance(layer, su.BatchedLinear):
+                x = x.flatten(2)
+            x = self.activation(layer(x))
+            if x.dim() == 3:
+                x = x * next(kept, 1)
         last = self.layers[-1]
         if last.weight.shape[2] > 1:
             return last(x)
@@ -178,32 +245,53 @@ class MLP(nn.Module):
         return (x * last.weight.transpose(1, 2)).sum(-1, keepdim=True) + last.bias
 
 
-def make_networks(runs: int, args: Args, obs_dim: int, action_dim: int) -> nn.ModuleDict:
-    """Actors (logits) and critics of R runs."""
-    sizes = {"actor": (obs_dim, *args.hidden_sizes, action_dim), "critic": (obs_dim, *args.hidden_sizes, 1)}
-    return nn.ModuleDict({name: MLP(runs, s) for name, s in sizes.items()})
+class ObservationNorm(nn.Module):
+    """Observations [R, B, dim] by the running mean and standard deviation that each run has seen so far."""
+
+    def __init__(self, runs: int, dim: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(runs, 1, dim))
+        self.register_buffer("var", torch.ones(runs, 1, dim))
+        self.register_buffer("count", torch.zeros(runs, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) / (self.var + 1e-8).sqrt()).clamp(-10, 10)
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Add the observations x [R, B, dim] (Chan et al. 1979)."""
+        n = x.shape[1]
+        delta, total = x.mean(1, keepdim=True) - self.mean, self.count + n
+        squares = self.var * self.count + x.var(1, keepdim=True, correction=0) * n
+        self.var.copy_((squares + delta.square() * self.count * n / total) / total)
+        self.mean.add_(delta * n / total)
+        self.count.copy_(total)
 
 
-def initial_parameters(args: Args, obs_dim: int, action_dim: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """The initial parameters of one run, without the run axis."""
-    parameters = {}
-    for name, shape in ((n, p.shape[1:]) for n, p in make_networks(1, args, obs_dim, action_dim).named_parameters()):
-        if name.endswith("weight"):
-            n_in, n_out = shape
-            uniform = 2 * torch.rand(shape, generator=generator) - 1
-            if args.init == "kaiming":
-                w = uniform / math.sqrt(n_in)
-            elif args.init == "he":
-                w = uniform * math.sqrt(6 / n_in)
-            elif args.init == "xavier":
-                w = uniform * math.sqrt(6 / (n_in + n_out))
-            else:
-                w = nn.init.orthogonal_(torch.empty(shape), math.sqrt(2), generator=generator)
-            parameters[name] = w * args.input_init_scale if ".layers.0." in name else w
-            bias_limit = 1 / math.sqrt(n_in) if args.init == "kaiming" else 0.0
-        else:
-            parameters[name] = bias_limit * (2 * torch.rand(shape, generator=generator) - 1)
-    return parameters
+def make_networks(runs: int, args: Args, obs_shape: Sequence[int], action_space: gym.Space) -> nn.ModuleDict:
+    """Actors (logits, or the means of Gaussian actions), critics, and what observations go through, of R runs."""
+    gaussian = isinstance(action_space, gym.spaces.Box)
+    n_actions = action_space.shape[0] if gaussian else int(action_space.n)
+    nets = {"actor": Network(runs, obs_shape, args.hidden_sizes, n_actions, log_std=gaussian)}
+    nets["critic"] = Network(runs, obs_shape, args.hidden_sizes, 1, log_std=False)
+    nets["norm"] = ObservationNorm(runs, obs_shape[0]) if args.normalize_obs else nn.Identity()
+    return nn.ModuleDict(nets)
+
+
+def add_noise(actor: Network, out: Tensor, noise: Tensor) -> Tensor:
+    """Sampled actions from the actor's output [R, N, A]: Gaussian ones from normal noise, one of A by the Gumbel trick,
+    which makes the sampling an argmax."""
+    return out + actor.log_std.exp() * noise if hasattr(actor, "log_std") else (out + noise).argmax(-1)
+
+
+def log_prob_and_entropy(actor: Network, out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    """Of actions [R, B] or [R, B, A] under the actor's output [R, B, A]: both [R, B]."""
+    if hasattr(actor, "log_std"):
+        z = (action - out) / actor.log_std.exp()
+        log_prob = (-0.5 * z.square() - actor.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+        return log_prob, (actor.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).expand_as(log_prob)
+    log_probs = torch.log_softmax(out, -1)
+    return log_probs.gather(-1, action.long()[..., None]).squeeze(-1), -(log_probs.exp() * log_probs).sum(-1)
 
 
 # ---- PPO -------------------------------------------------------------------------------------------------------------
@@ -221,25 +309,40 @@ def gae(rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor
     return advantages
 
 
-def ppo_loss(nets: nn.ModuleDict, batch: dict[str, Tensor], args: Args) -> Tensor:
+def ppo_loss(nets: nn.ModuleDict, batch: dict[str, Tensor], kept: dict[str, list[Tensor]], args: Args) -> Tensor:
     """Loss of each run [R]: clipped surrogate, value error and entropy bonus, each the mean over the run's batch."""
-    log_probs = torch.log_softmax(nets["actor"](batch["obs"]), -1)
-    log_prob = log_probs.gather(-1, batch["action"].long()[..., None]).squeeze(-1)
-    entropy = -(log_probs.exp() * log_probs).sum(-1)
+    out = nets["actor"](batch["obs"], kept.get("actor", ()))
+    log_prob, entropy = log_prob_and_entropy(nets["actor"], out, batch["action"])
     ratio = (log_prob - batch["log_prob"]).exp()
     clipped = ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)
     surrogate = torch.minimum(ratio * batch["advantage"], clipped * batch["advantage"])
-    value_error = 0.5 * (nets["critic"](batch["obs"]).squeeze(-1) - batch["return"]).square()
+    value = nets["critic"](batch["obs"], kept.get("critic", ())).squeeze(-1)
+    value_error = 0.5 * (value - batch["return"]).square()
     return (args.vf_coef * value_error - surrogate - args.ent_coef * entropy).mean(1)
 
 
-def make_optimizer(parameters: list[Tensor], learning_rate: float) -> torch.optim.Adam:
-    """Adam. Its fused kernel rounds the last numbers of a tensor, those beyond a multiple of 16, in another way than
-    the rest, so that a run would notice its neighbours: tensors of other sizes take the slower kernel."""
-    fused = [p for p in parameters if p[0].numel() % 16 == 0]
-    others = [p for p in parameters if p[0].numel() % 16]
-    groups = [{"params": fused, "fused": True}, {"params": others, "foreach": True}]
-    return torch.optim.Adam(groups, lr=learning_rate, eps=1e-5)
+def make_optimizer(parameters: dict[str, Tensor], args: Args) -> torch.optim.Adam:
+    """Adam, with weight decay on weights alone. Its fused kernel rounds the last numbers of a tensor, those beyond a
+    multiple of 16, in another way than the rest, so that a run would notice its neighbours: tensors of other sizes take
+    the slower kernel."""
+    groups = {}
+    for name, p in parameters.items():
+        fused, decay = p[0].numel() % 16 == 0, args.weight_decay if name.endswith("weight") else 0.0
+        kernel = {"fused": True} if fused else {"foreach": True}
+        groups.setdefault((fused, decay), {"params": [], "weight_decay": decay, **kernel})["params"].append(p)
+    return torch.optim.Adam(list(groups.values()), lr=args.learning_rate, eps=1e-5)
+
+
+def draw_dropout(
+    streams: list[np.random.Generator], stream_of: list[int], batch_size: int, args: Args
+) -> dict[str, list[Tensor]]:
+    """For each hidden layer of actor and critic a factor [R, B, units] of 0, or 1 / (1 - p) for the units that stay."""
+    kept = {"actor": [], "critic": []}
+    for name in kept if args.dropout else ():
+        for units in args.hidden_sizes:
+            stay = np.stack([s.random((batch_size, units), np.float32) for s in streams])[stream_of] >= args.dropout
+            kept[name].append(torch.from_numpy(stay / np.float32(1 - args.dropout)))
+    return kept
 
 
 @torch.no_grad()
@@ -251,47 +354,19 @@ def clip_gradients(parameters: list[Tensor], max_norm: float) -> None:
         p.grad.mul_(scale.view(-1, *[1] * (p.dim() - 1)))
 
 
-@torch.no_grad()
-def evaluate(actor: nn.Module, eval_envs: VectorEnv, seeds: list[int], device: torch.device) -> np.ndarray:
-    """Returns [R, episodes] of the first episode of each environment, taking the most likely action."""
-    runs = len(seeds)
-    obs, _ = eval_envs.reset(seed=seeds)
-    returns, running = np.zeros(len(obs)), np.ones(len(obs), dtype=bool)
-    while running.any():
-        logits = actor(torch.from_numpy(obs).to(device).view(runs, -1, obs.shape[-1]))
-        obs, reward, terminated, truncated, _ = eval_envs.step(logits.argmax(-1).flatten().cpu().numpy())
-        returns += reward * running
-        running &= ~(terminated | truncated)
-    return returns.reshape(runs, -1)
+def greedy(nets: nn.ModuleDict, inputs: list[int] | slice) -> Callable[[np.ndarray], np.ndarray]:
+    """The function from observations [R * N, ...] to the agents' mean or most likely actions [R, N, ...]. ``inputs``
+    are the dimensions of an observation that the networks see."""
+    actor = nets["actor"]
+    device, runs = actor.layers[0].weight.device, len(actor.layers[0].weight)
 
+    @torch.no_grad()
+    def act(obs: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(obs if obs.dtype == np.uint8 else obs[:, inputs].astype(np.float32, copy=False))
+        out = actor(nets["norm"](x.to(device).unflatten(0, (runs, -1))))
+        return (out if hasattr(actor, "log_std") else out.argmax(-1)).cpu().numpy()
 
-# ---- Tickets ---------------------------------------------------------------------------------------------------------
-
-
-def next_ticket(
-    condition: str, pruned: su.Masks, start: dict[str, Tensor], fresh: dict[str, Tensor], generator: torch.Generator
-) -> tuple[su.Masks, dict[str, Tensor]]:
-    """Masks and starting parameters of a run's next round (section 3, table 1): always from the initial weights
-    ``start`` (``fresh`` ones for random_reinit), never from a permuted set. What has no mask is rewound as it is."""
-    if condition == "ticket":
-        return pruned, start
-    if condition == "mask_permuted":
-        return pruned, start | su.permute_weights(start, pruned, pruned, generator)
-    if condition == "permuted_permuted":
-        shuffled = su.permute_masks(pruned, generator)
-        return shuffled, start | su.permute_weights(start, pruned, shuffled, generator)
-    n_keep = sum(int(mask.sum()) for mask in pruned.values())
-    return su.random_ticket(pruned, n_keep, generator), fresh
-
-
-def describe_ticket(masks: su.Masks) -> dict[str, float | int | str]:
-    """The columns of results.csv that only the masks decide."""
-    total, remaining = (sum(int(f(m)) for m in masks.values()) for f in (Tensor.numel, Tensor.sum))
-    first = masks["actor.layers.0.weight"]  # [in, out]
-    alive = (first.sum(1) > 0).nonzero().flatten().tolist()
-    row = {"remaining": remaining, "remaining_fraction": remaining / total, "inputs_alive": len(alive)}
-    row["alive_inputs"] = " ".join(map(str, alive))
-    return row | {f"density_{name.removesuffix('.weight')}": float(mask.mean()) for name, mask in masks.items()}
+    return act
 
 
 if __name__ == "__main__":
@@ -300,12 +375,56 @@ if __name__ == "__main__":
         torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)  # Adam's moments of dead units decay to numbers that are very slow to compute with
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    probe = envs.classic.make_vec(args.env_id, 1, 1)
-    obs_dim, action_dim = probe.single_observation_space.shape[0], int(probe.single_action_space.n)
-    n_seeds, batch_size = len(args.seeds), args.num_envs * args.num_steps
+
+    # ---- Task and networks
+    inputs, ticket = slice(None), None  # which inputs the networks see: all, or a list
+    try:
+        if args.evaluate:  # the task and the networks are the ticket's
+            ticket = su.load_ticket(Path(args.evaluate))
+            if ticket.get("script") != "ppo_imp":
+                raise ValueError(f"{args.evaluate} is no ticket of ppo_imp.py")
+            own = {name: getattr(args, name) for name in ("evaluate", "eval_episodes", "capture_video")}
+            args, inputs = Args(**ticket["args"] | own), ticket["inputs"] or inputs
+        probe = envs.vector.make(args.env_id, 1, 1)
+        obs_space, action_space = probe.single_observation_space, probe.single_action_space
+        if args.input_mask and ticket is None:
+            mask_ticket = su.load_ticket(Path(args.input_mask))
+            if mask_ticket.get("obs_shape") != list(obs_space.shape) or len(obs_space.shape) > 1:
+                raise ValueError(f"{args.input_mask} is no ticket for the {obs_space.shape} inputs of {args.env_id}")
+            inputs = [int(i) for i in mask_ticket["result"]["alive_inputs"].split()]
+            names = envs.INPUT_NAMES.get(args.env_id, range(obs_space.shape[0]))
+            seen = ", ".join(str(names[i]) for i in inputs)
+            print(f"the networks see {len(inputs)} of {obs_space.shape[0]} inputs: {seen}")
+    except ValueError as error:
+        su.fail(str(error))
+    obs_shape = obs_space.shape if inputs == slice(None) else (len(inputs),)
+    template = make_networks(1, args, obs_shape, action_space)
     pruned_nets = ("actor", "critic") if args.prune == "both" else ("actor",)
-    template = make_networks(1, args, obs_dim, action_dim)
-    pruned_layers = list(su.prunable(**{name: template[name] for name in pruned_nets}))
+    pruned_layers = su.prunable(**{name: template[name] for name in pruned_nets})
+    if args.dry_run:
+        print(su.describe(su.prunable(actor=template["actor"], critic=template["critic"]), {}))
+        keep = [sum(w.numel() for w in pruned_layers.values())]
+        for _ in range(args.rounds):
+            keep.append(su.n_remaining(keep[-1], args.prune_fraction))
+        print(f"weights of the {' and '.join(pruned_nets)} in rounds 0 to {args.rounds}: {' '.join(map(str, keep))}")
+        raise SystemExit(0)
+    if ticket is not None:
+        template.load_state_dict({name: tensor[None] for name, tensor in ticket["best"].items()})
+        template.to(device)
+        returns = envs.vector.play(envs.vector.make(args.env_id, 1, args.eval_episodes), greedy(template, inputs), [1])[
+            0
+        ]
+        low, high = su.bootstrap_interval(returns, lambda x, axis=-1: trim_mean(x, 0.25, axis=axis))
+        print(f"{args.env_id}, {len(returns)} episodes: mean {returns.mean():.1f}, std {returns.std():.1f}, ", end="")
+        print(f"IQM {trim_mean(returns, 0.25):.1f} (95% interval {low:.1f} to {high:.1f})")
+        if args.capture_video:
+            file = Path(args.evaluate).with_suffix(".gif")
+            try:
+                envs.vector.record(args.env_id, greedy(template, inputs), file)
+                print(f"video: {file}")
+            except Exception as error:  # whatever the graphics driver raises
+                print(f"no video: {error}", file=sys.stderr)
+        raise SystemExit(0)
 
     # ---- Run folder; go on after the last finished round in it
     run_dir = Path(args.run_dir or f"runs/{su.run_name(args, 'ppo_imp', args.prune)}")
@@ -328,67 +447,75 @@ if __name__ == "__main__":
         wandb.init(**project, name=run_dir.name, config=asdict(args), sync_tensorboard=True)
     writer = SummaryWriter(str(run_dir), purge_step=first_round)
 
-    iterations = max(1, args.total_timesteps // batch_size)
-    evaluate_at = {round(iterations * (i + 1) / args.evaluations) for i in range(args.evaluations)}
+    batch_size = args.num_envs * args.num_steps
+    iterations = args.total_timesteps // batch_size
+    minibatch_size = batch_size // args.num_minibatches
     progress = tqdm(total=(args.rounds + 1) * iterations, initial=first_round * iterations, unit="rollout")
     progress.mininterval = 1 if sys.stderr.isatty() else 60
     for round_ in range(first_round, args.rounds + 1):
         watch = su.Stopwatch("prune", "act", "env", "learn", "evaluate", "save")
-        # ---- Prune and rewind: the masks and starting parameters of each run of this round
+        # ---- Prune and rewind (section 2): the masks and starting parameters of each run of this round
         runs = [(seed, c) for c in (args.conditions if round_ else ("dense",)) for seed in args.seeds]
         R = len(runs)
         masks_of, start_of = [], []
         for seed, condition in runs:
             generator = torch.Generator().manual_seed(su.seeds(seed, round_, 0)[0])
-            fresh = initial_parameters(args, obs_dim, action_dim, generator)
+            fresh = {name: tensor[0] for name, tensor in template.state_dict().items()}
+            fresh |= su.initial_parameters(
+                dict(template.named_parameters()), args.init, args.input_init_scale, generator
+            )
             if round_ == 0:
-                masks_of.append({name: torch.ones_like(fresh[name]) for name in pruned_layers})
-                start_of.append(fresh)
-                starts[str(seed)] = fresh
-                continue
-            parent = condition if args.baseline_mask == "own" else "ticket"
-            chain = chains[f"{seed} {parent if round_ > 1 else 'dense'}"]
-            pruned = su.prune_ticket(chain["best"], chain["masks"], args.prune_fraction)
-            masks, start = next_ticket(condition, pruned, starts[str(seed)], fresh, generator)
+                masks, start = {name: torch.ones_like(fresh[name]) for name in pruned_layers}, fresh
+                starts[str(seed)] = start
+            else:
+                parent = condition if args.baseline_mask == "own" else "ticket"
+                chain = chains[f"{seed} {parent if round_ > 1 else 'dense'}"]
+                pruned = su.prune_ticket(chain["best"], chain["masks"], args.prune_fraction)
+                masks, start = su.next_ticket(condition, pruned, starts[str(seed)], fresh, generator)
             masks_of.append(masks)
             start_of.append(start)
-        nets = make_networks(R, args, obs_dim, action_dim)
+        nets = make_networks(R, args, obs_shape, action_space)
         nets.load_state_dict({name: torch.stack([start[name] for start in start_of]) for name in start_of[0]})
         nets.to(device)
-        parameters = dict(nets.named_parameters())
+        parameters, state = dict(nets.named_parameters()), nets.state_dict()
         masks = {name: torch.stack([m[name] for m in masks_of]).to(device) for name in masks_of[0]}
         su.apply_masks(parameters, masks)
-        optimizer = make_optimizer(list(parameters.values()), args.learning_rate)
-        best = {name: p.detach().clone() for name, p in parameters.items()}
+        optimizer = make_optimizer(parameters, args)
+        best = {name: tensor.clone() for name, tensor in state.items()}
         best_return, final_return, steps_to_best = np.full(R, -np.inf), np.full(R, np.nan), np.zeros(R, dtype=int)
 
         # ---- Train. One random stream per seed, shared by its conditions.
         streams = [np.random.default_rng(su.seeds(seed, round_, 1)[0]) for seed in args.seeds]
         stream_of = [args.seeds.index(seed) for seed, _ in runs]
-        train_envs = envs.classic.make_vec(args.env_id, R, args.num_envs)
-        eval_envs = envs.classic.make_vec(args.env_id, R, args.eval_episodes, autoreset=False)
-        obs, _ = train_envs.reset(seed=[su.seeds(seed, round_, 2)[0] for seed, _ in runs])
+        train_envs = envs.vector.make(args.env_id, R, args.num_envs, processes=args.async_envs)
+        eval_envs = envs.vector.make(args.env_id, R, args.eval_episodes, processes=args.async_envs)
+        obs = envs.vector.reset(train_envs, [su.seeds(seed, round_, 2)[0] for seed, _ in runs])
         shape = (args.num_steps, R, args.num_envs)
-        store = {name: np.zeros(shape, np.float32) for name in ("action", "reward", "terminated", "ended")}
-        store |= {name: np.zeros((*shape, obs_dim), np.float32) for name in ("obs", "next_obs")}
+        store = {name: np.zeros(shape, np.float32) for name in ("reward", "terminated", "ended")}
+        store["action"] = np.zeros((*shape, *action_space.shape), np.float32)
+        obs_dtype = np.uint8 if obs_space.dtype == np.uint8 else np.float32
+        store |= {name: np.zeros((*shape, *obs_shape), obs_dtype) for name in ("obs", "next_obs")}
         all_runs = torch.arange(R, device=device)[:, None]
         watch.lap("prune")
         for iteration in range(1, iterations + 1):
-            # ---- Collect a rollout; the Gumbel trick makes the sampling one argmax
-            gumbel = np.stack([s.gumbel(size=(args.num_steps, args.num_envs, action_dim)) for s in streams], 1)
-            noise = torch.from_numpy(gumbel.astype(np.float32)[:, stream_of]).to(device)  # [T, R, N, A]
+            # ---- Collect a rollout
+            size = (args.num_steps, args.num_envs, template["actor"].layers[-1].weight.shape[2])
+            draw = [s.gumbel(size=size) if action_space.shape == () else s.standard_normal(size) for s in streams]
+            noise = torch.from_numpy(np.stack(draw, 1).astype(np.float32)[:, stream_of]).to(device)  # [T, R, N, A]
             for t in range(args.num_steps):
-                store["obs"][t] = obs.reshape(R, args.num_envs, obs_dim)
+                store["obs"][t] = obs[:, inputs].reshape(store["obs"][t].shape)
                 with torch.no_grad():
-                    logits = nets["actor"](torch.from_numpy(store["obs"][t]).to(device))
-                action = (logits + noise[t]).argmax(-1).cpu().numpy()
+                    out = nets["actor"](nets["norm"](torch.from_numpy(store["obs"][t]).to(device)))
+                    action = add_noise(nets["actor"], out, noise[t]).cpu().numpy()
                 watch.lap("act")
-                obs, reward, terminated, truncated, info = train_envs.step(action.ravel())
+                obs, reward, terminated, truncated, info = train_envs.step(envs.vector.to_rows(action, action_space))
                 ended = terminated | truncated
-                next_obs = np.where(ended[:, None], info["final_obs"], obs) if ended.any() else obs
-                for name, value in zip(store, (action, reward, terminated, ended), strict=False):
+                next_obs = envs.vector.last_observations(obs, ended, info)
+                store["next_obs"][t] = next_obs[:, inputs].reshape(store["obs"][t].shape)
+                reward = np.sign(reward) if args.env_id.startswith("ALE/") else reward
+                for name, value in (("reward", reward), ("terminated", terminated), ("ended", ended)):
                     store[name][t] = value.reshape(R, args.num_envs)
-                store["next_obs"][t] = next_obs.reshape(R, args.num_envs, obs_dim)
+                store["action"][t] = action
                 watch.lap("env")
 
             # ---- Learn
@@ -397,47 +524,52 @@ if __name__ == "__main__":
                 return x.transpose(0, 1).flatten(1, 2)
 
             rollout = {name: torch.from_numpy(array).to(device) for name, array in store.items()}
-            batch = {"obs": by_run(rollout["obs"]), "action": by_run(rollout["action"])}
+            seen_obs = by_run(rollout["obs"])
             with torch.no_grad():
+                batch = {"obs": nets["norm"](seen_obs), "action": by_run(rollout["action"])}
                 values, next_values = (
-                    nets["critic"](by_run(rollout[name])).view(R, args.num_steps, args.num_envs).transpose(0, 1)
-                    for name in ("obs", "next_obs")
+                    nets["critic"](x).view(R, args.num_steps, args.num_envs).transpose(0, 1)
+                    for x in (batch["obs"], nets["norm"](by_run(rollout["next_obs"])))
                 )
                 advantages = gae(rollout["reward"], values, next_values, rollout["terminated"], rollout["ended"], args)
-                log_probs = torch.log_softmax(nets["actor"](batch["obs"]), -1)
-                batch["log_prob"] = log_probs.gather(-1, batch["action"].long()[..., None]).squeeze(-1)
+                out = nets["actor"](batch["obs"])
+                batch["log_prob"], _ = log_prob_and_entropy(nets["actor"], out, batch["action"])
             batch["return"] = by_run(advantages + values)
             advantage = by_run(advantages)
             mean, std = advantage.mean(1, keepdim=True), advantage.std(1, keepdim=True)
             batch["advantage"] = (advantage - mean) / (std + 1e-8)
+            for group in optimizer.param_groups:
+                group["lr"] = args.learning_rate * (1 - (iteration - 1) / iterations if args.anneal_lr else 1)
             for _ in range(args.update_epochs):
                 order = np.stack([s.permutation(batch_size) for s in streams])[stream_of]
                 order = torch.from_numpy(order).to(device)
                 shuffled = {name: x[all_runs, order] for name, x in batch.items()}
-                for part in range(args.num_minibatches):
-                    size = batch_size // args.num_minibatches
-                    minibatch = {name: x[:, part * size : (part + 1) * size] for name, x in shuffled.items()}
-                    loss = ppo_loss(nets, minibatch, args)
+                for part in range(0, batch_size, minibatch_size):
+                    minibatch = {name: x[:, part : part + minibatch_size] for name, x in shuffled.items()}
+                    kept = draw_dropout(streams, stream_of, minibatch_size, args)
+                    loss = ppo_loss(nets, minibatch, kept, args)
                     optimizer.zero_grad()
                     loss.sum().backward()
                     su.mask_gradients(parameters, masks)
                     clip_gradients(list(parameters.values()), args.max_grad_norm)
                     optimizer.step()
+            if args.normalize_obs:
+                nets["norm"].update(seen_obs)
             watch.lap("learn")
             step = iteration * batch_size
             if round_ == 0 and 0 < args.rewind_steps <= step < args.rewind_steps + batch_size:
                 for r, (seed, _) in enumerate(runs):
-                    starts[str(seed)] = {name: p.detach()[r].cpu().clone() for name, p in parameters.items()}
+                    starts[str(seed)] = {name: tensor.cpu().clone() for name, tensor in su.run_slice(state, r).items()}
 
             # ---- Evaluate; keep the best checkpoint of each run
-            if iteration in evaluate_at:
+            if step % args.eval_interval < batch_size or iteration == iterations:
                 seeds = [su.seeds(seed, round_, 3, step)[0] for seed, _ in runs]
-                returns = evaluate(nets["actor"], eval_envs, seeds, device)
+                returns = envs.vector.play(eval_envs, greedy(nets, inputs), seeds)
                 final_return = returns.mean(1)
                 better = final_return > best_return
                 best_return[better], steps_to_best[better] = final_return[better], step
-                for name, p in parameters.items():
-                    best[name][better] = p.detach()[better]
+                for name, tensor in state.items():
+                    best[name][better] = tensor[better]
                 for (seed, condition), values_of_run in zip(runs, returns, strict=True):
                     curves.append({"round": round_, "seed": seed, "condition": condition, "step": step})
                     curves[-1] |= {"return_mean": float(values_of_run.mean()), "return_std": float(values_of_run.std())}
@@ -451,23 +583,29 @@ if __name__ == "__main__":
 
         # ---- Record: retest the best checkpoints, save the tickets, results and what the next round needs
         nets.load_state_dict(best)
-        retest_envs = envs.classic.make_vec(args.env_id, R, 100, autoreset=False)
-        seeds = [su.seeds(seed, round_, 4)[0] for seed, _ in runs]
-        retest = evaluate(nets["actor"], retest_envs, seeds, device).mean(1)
+        retest = []
+        for part in range(-(-100 // args.eval_episodes)):
+            seeds = [su.seeds(seed, round_, 4, part)[0] for seed, _ in runs]
+            retest.append(envs.vector.play(eval_envs, greedy(nets, inputs), seeds))
+        best_retest = np.concatenate(retest, 1)[:, :100].mean(1)
+        train_envs.close()
+        eval_envs.close()
         watch.lap("evaluate")
         for r, (seed, condition) in enumerate(runs):
             chains[f"{seed} {condition}"] = {
                 "masks": {name: m.cpu() for name, m in masks_of[r].items()},
-                "best": {name: p[r].cpu().clone() for name, p in best.items()},
+                "best": {name: p.cpu().clone() for name, p in su.run_slice(best, r).items()},
             }
-            row = {"round": round_, "seed": seed, "condition": condition, **describe_ticket(masks_of[r])}
-            row |= {"best_return": float(best_return[r]), "best_retest": float(retest[r])}
+            seen = None if inputs == slice(None) else inputs
+            row = {"round": round_, "seed": seed, "condition": condition, **su.describe_ticket(masks_of[r], seen)}
+            row |= {"best_return": float(best_return[r]), "best_retest": float(best_retest[r])}
             row |= {"final_return": float(final_return[r]), "steps_to_best": int(steps_to_best[r])}
             results.append(row)
             file = run_dir / "tickets" / f"round{round_:02}_{condition}_seed{seed}.pt"
             file.parent.mkdir(exist_ok=True)
-            ticket = {"initial": start_of[r], "best": chains[f"{seed} {condition}"]["best"], "result": row}
-            su.save_ticket(file, masks_of[r], args=asdict(args), **ticket)
+            saved = {"initial": start_of[r], "best": chains[f"{seed} {condition}"]["best"], "result": row}
+            saved |= {"script": "ppo_imp", "args": asdict(args), "obs_shape": list(obs_space.shape), "inputs": seen}
+            su.save_ticket(file, masks_of[r], **saved)
             writer.add_scalar(f"{condition}/best_retest/seed{seed}", row["best_retest"], round_)
             writer.add_scalar(f"{condition}/remaining_fraction/seed{seed}", row["remaining_fraction"], round_)
         su.write_csv(run_dir / "results.csv", results)
@@ -478,14 +616,14 @@ if __name__ == "__main__":
         timings.append({"round": round_, "runs": R, "steps_per_second": speed, **seconds})
         su.write_csv(run_dir / "timing.csv", timings)
         writer.add_scalar("charts/SPS", speed, round_)
-        state = {"args": asdict(args), "finished": round_ == args.rounds, "round": round_, "chains": chains}
-        state |= {"results": results, "curves": curves, "timings": timings, "starts": starts}
-        su.save_checkpoint(run_dir / "checkpoint.pt", state)
+        after = {"args": asdict(args), "finished": round_ == args.rounds, "round": round_, "chains": chains}
+        after |= {"results": results, "curves": curves, "timings": timings, "starts": starts}
+        su.save_checkpoint(run_dir / "checkpoint.pt", after)
 
     progress.close()
     writer.close()
     for condition in ("dense", *args.conditions):
-        last = [row["best_retest"] for row in results if row["condition"] == condition][-n_seeds:]
+        last = [row["best_retest"] for row in results if row["condition"] == condition][-len(args.seeds) :]
         if last:
             print(f"{condition:18} best_retest in its last round: {np.mean(last):.1f} over {len(last)} seeds")
     print(run_dir)

@@ -16,16 +16,20 @@ from gymnasium.envs.registration import WrapperSpec
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Send what C code prints on standard output to nowhere."""
-    sys.stdout.flush()
-    stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    """Send what C code prints on standard output and standard error to nowhere."""
+    nowhere, kept = os.open(os.devnull, os.O_WRONLY), {}
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for number in (1, 2):
+        kept[number] = os.dup(number)
+        os.dup2(nowhere, number)
     try:
         yield
     finally:
         ctypes.CDLL(None).fflush(None)  # what C still holds in its buffer would come out later
-        os.dup2(stdout, 1)
-        os.close(stdout)
+        for number, descriptor in kept.items():
+            os.dup2(descriptor, number)
+            os.close(descriptor)
         os.close(nowhere)
 
 

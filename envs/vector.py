@@ -1,0 +1,124 @@
+"""Any task as one vector environment for many runs that train as one program, and agents that play in it.
+
+    vector = make("CartPole-v1", runs=60, envs_per_run=4)    # rows 4 * r to 4 * r + 3 are those of run r
+    obs = reset(vector, run_seeds)                           # 60 seeds
+    obs, reward, terminated, truncated, info = vector.step(to_rows(actions, vector.single_action_space))
+    reached = last_observations(obs, terminated | truncated, info)
+
+A step that ends an episode starts the next one (gymnasium's SAME_STEP), so no step is lost or fake. What happens in a
+run's rows follows from its seed, whichever runs are stepped beside it.
+"""
+
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from envs import classic
+
+
+def make(
+    env_id: str, runs: int, envs_per_run: int, processes: bool = False, render: bool = False, max_clients: int = 1000
+) -> VectorEnv:
+    """runs * envs_per_run environments, each in a process of its own with ``processes``.
+
+    Cart-Pole, Acrobot and Mountain Car are those of ``envs.classic``; ALE/* ids are ALE's vector environment with four
+    stacked grey frames of 84 x 84 bytes and sticky actions, but without random no-ops, fire resets, ends of episodes
+    at the loss of a life and clipped rewards; all others are gymnasium's. Raises ValueError, in one line, if there is
+    no such task or its observations are neither vectors nor pictures, or its actions neither Discrete nor Box.
+    """
+    n = runs * envs_per_run
+    try:
+        if env_id in classic.ENV_IDS and not render:
+            vector = classic.make_vec(env_id, runs, envs_per_run)
+        elif env_id.startswith("ALE/"):
+            from ale_py.vector_env import AtariVectorEnv  # its import also registers the ids
+
+            game = {"game": gym.spec(env_id).kwargs["game"], "repeat_action_probability": 0.25, "noop_max": 0}
+            game |= {"use_fire_reset": False, "episodic_life": False, "reward_clipping": False}
+            vector = AtariVectorEnv(num_envs=n, autoreset_mode=AutoresetMode.SAME_STEP, **game)
+        else:
+            if "Bullet" in env_id:
+                from envs import bullet  # noqa: F401 (registers the ids)
+
+                if n > max_clients and not processes:
+                    raise ValueError(f"{n} Bullet environments are more than the {max_clients} that a process can have")
+            options = {"render_mode": "rgb_array"} if render else {}
+            options |= {"vector_kwargs": {"autoreset_mode": AutoresetMode.SAME_STEP}}
+            vector = gym.make_vec(env_id, n, vectorization_mode="async" if processes else "sync", **options)
+    except (gym.error.Error, ImportError) as error:
+        text = str(error).replace("\n", " ")
+        near = difflib.get_close_matches(env_id, [*classic.ENV_IDS, *gym.registry], n=3)
+        if near and "Did you mean" not in text:
+            text += f" Did you mean {' or '.join(near)}?"
+        raise ValueError(f"{env_id}: {text}") from error
+    assert vector.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    obs_space, action_space = vector.single_observation_space, vector.single_action_space
+    if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) not in (1, 3):
+        raise ValueError(f"{env_id}: the observations must be vectors or pictures, not {obs_space}")
+    if not isinstance(action_space, gym.spaces.Discrete | gym.spaces.Box):
+        raise ValueError(f"{env_id}: the actions must be Discrete or Box, not {action_space}")
+    return vector
+
+
+def reset(vector: VectorEnv, seeds: list[int]) -> np.ndarray:
+    """First observations [n, ...] from a seed of each run. A run's environments have seeds that follow from it; those
+    of ``envs.classic`` draw from one random stream of the run."""
+    if not isinstance(vector, classic.ClassicVectorEnv):
+        per_run = vector.num_envs // len(seeds)
+        seeds = [int(s) for seed in seeds for s in np.random.SeedSequence(seed).generate_state(per_run) >> 1]
+    atari = type(vector).__name__ == "AtariVectorEnv"  # takes an array
+    return vector.reset(seed=np.array(seeds, np.int32) if atari else seeds)[0]
+
+
+def to_rows(action: np.ndarray, space: gym.Space) -> np.ndarray:
+    """Actions of runs [R, N] or [R, N, dim] as the vector environment takes them: a row each, within the bounds."""
+    action = action.reshape(-1, *space.shape)
+    return np.clip(action, space.low, space.high) if isinstance(space, gym.spaces.Box) else action
+
+
+def last_observations(obs: np.ndarray, ended: np.ndarray, info: dict) -> np.ndarray:
+    """What each step really led to: an episode's last observation where it ended, elsewhere ``obs`` [n, ...]."""
+    if not ended.any():
+        return obs
+    obs = obs.copy()
+    obs[ended] = np.stack(list(info["final_obs"][ended]))
+    return obs
+
+
+def play(
+    vector: VectorEnv,
+    act: Callable[[np.ndarray], np.ndarray],
+    seeds: list[int],
+    frames: list[np.ndarray] | None = None,
+) -> np.ndarray:
+    """Returns [R, episodes per run] of the first episode of each environment, where ``act`` gives the actions for
+    observations. An environment whose episode has ended plays on beside the others and no longer counts.
+
+    ``seeds`` are those of ``reset``. With ``frames``, pictures of the first environment are appended to it.
+    """
+    obs = reset(vector, seeds)
+    returns, running = np.zeros(vector.num_envs), np.ones(vector.num_envs, dtype=bool)
+    while running.any():
+        if frames is not None:  # ALE's vector environment draws nothing but the frames that the agent sees
+            frames.append(vector.render()[0] if vector.render_mode else obs[0, -1])
+        obs, reward, terminated, truncated, _ = vector.step(to_rows(act(obs), vector.single_action_space))
+        returns += reward * running
+        running &= ~(terminated | truncated)
+    return returns.reshape(len(seeds), -1)
+
+
+def record(env_id: str, act: Callable[[np.ndarray], np.ndarray], file: Path, seed: int = 1) -> None:
+    """One episode as a gif, of every second frame. Raises what the graphics driver raises, if it cannot draw."""
+    import imageio.v3 as imageio
+
+    if not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    vector, frames = make(env_id, 1, 1, render=True), []
+    play(vector, act, [seed], frames)
+    imageio.imwrite(file, np.stack(frames[::2]), duration=2000 / vector.metadata.get("render_fps", 50), loop=0)
