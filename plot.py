@@ -5,12 +5,21 @@
     python plot.py sparsity runs/sac_scaling-small.txt              # final score against parameters
     python plot.py iqm runs/sac_iqm-paper.txt                       # IQM over tasks, relative to dense
     python plot.py flag runs/sac_weight_decay-small.txt --flag weight_decay
+    python plot.py tickets runs/CartPole-v1__*                      # lottery tickets: return against weights left
+    python plot.py inputs runs/CartPole-v1__ppo_imp__*              # which inputs and layers are pruned first
 
 RUN is a run folder, a folder of run folders, a pattern in quotes, or a list that benchmark.sh wrote. Runs that differ
 in nothing but their seed are one variant, named by its method, its sparsity and those flags in which the runs of its
 method differ. A run's final score is the mean of the last 10% of its evaluations. Intervals are 95% stratified
 bootstrap intervals over seeds (Agarwal et al. 2021), and only variants with two seeds or more have one. An unfinished
 run has a curve, as long as what all seeds of its variant have, but no final score.
+
+Kinds tickets and inputs draw runs of ppo_imp.py and bc_distill.py, with a panel or column for each task, script and
+set of flags. Runs that differ only in --seeds, --conditions and --rounds are one, in which a seed counts once; it is
+drawn as far as all its seeds got. In the table of kind tickets, a column's level of remaining weights is that of the
+nearest round, if it is within 25%; the last column is the smallest remaining fraction at which the statistic is at
+least its dense value minus 5% of the difference between that and the worst condition's value in its last round. Kind
+inputs shows means over seeds; what it shows in grey is 0.
 
 Writes figures/{kind}.png, or --out, and beside it the .csv of what was drawn.
 """
@@ -22,7 +31,9 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any, Literal
 
 import matplotlib
@@ -34,6 +45,7 @@ import tyro  # noqa: E402
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter  # noqa: E402
 from scipy.stats import trim_mean  # noqa: E402
 
+import envs  # noqa: E402
 import sparse_utils as su  # noqa: E402
 
 # Okabe & Ito's colours, which colour-blind people can tell apart. A method that is not here gets one of the others.
@@ -44,23 +56,36 @@ DASHES = ["-", (0, (5, 1.2))]  # of neighbours among the variants of one method,
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 DEFAULT_ACTOR_SHARE = 0.337  # where the run without --actor-share is drawn: the same to 0.002 in all MuJoCo tasks
 
+TICKET_KINDS = ("tickets", "inputs")
+SCRIPTS = {"ppo_imp": "PPO", "dqn_imp": "DQN", "bc_distill": "behavioural cloning"}
+CONDITIONS = {"ticket": "#D55E00", "mask_permuted": "#009E73", "permuted_permuted": "#0072B2"}
+CONDITIONS |= {"random_reinit": "#E69F00"}
+LEVELS = (100, 41, 17, 11, 5, 1)  # % of weights remaining, the columns of the table: every fourth round or so
+
 
 @dataclass
 class Args:
-    kind: Annotated[Literal["curves", "sparsity", "iqm", "flag"], tyro.conf.Positional]
+    kind: Annotated[Literal["curves", "sparsity", "iqm", "flag", "tickets", "inputs"], tyro.conf.Positional]
     """which picture"""
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
     """run folders, folders of run folders, patterns, or lists written by benchmark.sh"""
-    column: str = "return_mean"
-    """column of results.csv"""
-    statistic: Literal["iqm", "mean"] = "iqm"
-    """interquartile mean or mean over seeds"""
+    column: str = ""
+    """column of results.csv; default best_retest for kinds tickets and inputs, return_mean for the others"""
+    statistic: Literal["iqm", "mean", "mean_std"] | None = None
+    """interquartile mean or mean over seeds with intervals, or mean and one standard deviation; default mean_std for
+    kind tickets, as in the paper, iqm for the others"""
     flag: str = ""
     """with kind flag: the flag on the x axis, such as actor_share"""
+    condition: str = "ticket"
+    """with kind inputs: which condition"""
     where: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """only runs with FLAG=VALUE or FLAG=VALUE,VALUE; may be given many times"""
     out: Path | None = None
     """the picture; default figures/{kind}.png"""
+
+    def __post_init__(self):
+        self.column = self.column or ("best_retest" if self.kind in TICKET_KINDS else "return_mean")
+        self.statistic = self.statistic or ("mean_std" if self.kind == "tickets" else "iqm")
 
 
 # ---- Runs ------------------------------------------------------------------------------------------------------------
@@ -68,11 +93,13 @@ class Args:
 
 @dataclass
 class Run:
-    """A run folder: all arguments, and results.csv by columns."""
+    """A run folder: all arguments, and results.csv by columns. In that of a ticket script many runs lie together,
+    with a row for each of them and each round."""
 
     folder: Path
     args: dict[str, Any]
     columns: dict[str, np.ndarray]
+    conditions: list[str]  # of each row; empty if this is not the folder of a ticket script
 
     @property
     def finished(self) -> bool:
@@ -99,39 +126,44 @@ def find_folders(patterns: Iterable[str]) -> list[Path]:
     return list({folder.resolve(): folder for folder in found}.values())
 
 
-def read_run(folder: Path) -> Run | None:
-    """A run, or None if it has not evaluated yet."""
+def read_run(folder: Path, kind: str = "curves") -> Run | None:
+    """A run, or None if it has not evaluated yet, or is not of those that this kind draws."""
     try:
         config = json.loads((folder / "config.json").read_text())
         args = {"script": Path(config["command"][0]).stem} | config["args"]
+        args = {flag: tuple(value) if isinstance(value, list) else value for flag, value in args.items()}
         if not (folder / "results.csv").exists():
             return None
         with (folder / "results.csv").open(newline="") as stream:
             rows = list(csv.DictReader(stream))
-        if "condition" in rows[0]:  # many runs in one folder, a row per round
-            print(f"{folder} is a run of {args['script']}.py, which these pictures do not draw: left out")
+        conditions = [row.pop("condition") for row in rows if "condition" in row]
+        if bool(conditions) != (kind in TICKET_KINDS):
+            print(f"{folder} is a run of {args['script']}.py, which kind {kind} does not draw: left out")
             return None
-        columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+        names = [name for name in rows[0] if name != "alive_inputs"]  # which is text; the tickets tell the same
+        columns = {name: np.array([float(row[name]) for row in rows]) for name in names}
     except (KeyError, IndexError, TypeError, ValueError) as error:
         su.fail(f"cannot read {folder} as a run folder: {type(error).__name__} {error}")
-    return Run(folder, args, columns)
+    return Run(folder, args, columns, conditions)
 
 
 def matches(value: Any, text: str) -> bool:
     """Whether a flag's value is what --where says: 1e-4 is 0.0001."""
     try:
-        return float(text) == value
+        if float(text) == value:
+            return True
     except ValueError:
-        return str(value).lower() == text.lower()
+        pass
+    return as_text(value).lower() == text.lower()
 
 
 def find_runs(args: Args, columns: Iterable[str]) -> list[Run]:
     """The runs that are named and match --where, all with these columns. Ends the program if there are none."""
     folders = find_folders(args.runs)
-    runs = [read_run(folder) for folder in folders]
-    if None in runs:
-        print(f"{runs.count(None)} of {len(runs)} runs have no results yet")
-    runs = [run for run in runs if run is not None]
+    runs = [run for folder in folders if (run := read_run(folder, args.kind)) is not None]
+    new = sum(not (folder / "results.csv").exists() for folder in folders)
+    if new:
+        print(f"{new} of {len(folders)} runs have no results yet")
     for condition in args.where:
         name, _, values = condition.partition("=")
         name = name.replace("-", "_")
@@ -139,7 +171,8 @@ def find_runs(args: Args, columns: Iterable[str]) -> list[Run]:
             su.fail(f"--where {condition}: no flag {name}; write FLAG=VALUE")
         runs = [run for run in runs if any(matches(run.args[name], text) for text in values.split(","))]
     if not runs:
-        su.fail(f"none of {len(folders)} run folders has results{' and matches --where' if args.where else ''}")
+        matching = " and matches --where" if args.where else ""
+        su.fail(f"none of {len(folders)} run folders has results for kind {args.kind}{matching}")
     different = {json.dumps({k: v for k, v in run.args.items() if k not in su.FREE_FLAGS}): run for run in runs}
     if len(different) < len(runs):
         print(f"{len(runs) - len(different)} runs are left out: they differ from others in nothing but the folder")
@@ -151,36 +184,48 @@ def find_runs(args: Args, columns: Iterable[str]) -> list[Run]:
     return runs
 
 
-def flag_text(name: str, value: Any) -> str:
+def as_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return f"{value:g}" if type(value) in (int, float) else str(value)
+
+
+def flag_text(name: str, value: Any, named: bool = False) -> str:
+    """``named``: with the flag's name even if the value is a word."""
     if isinstance(value, bool):
         return f"{'' if value else 'no-'}{name.replace('_', '-')}"
-    if isinstance(value, str):
+    if isinstance(value, str) and not named:
         return value
-    return f"{name.replace('_', '-')} {'default' if value is None else f'{value:g}'}"
+    return f"{name.replace('_', '-')} {'default' if value is None else as_text(value) or 'none'}"
 
 
 def group(runs: list[Run], axis: str = "") -> dict[tuple[str, str], list[Run]]:
-    """Runs by (task, variant), in the legend's order; within a group only the seed and the flag ``axis`` differ."""
+    """Runs by (task, variant), in the legend's order; within a group only the seed and the flag ``axis`` differ, and,
+    in runs of ticket scripts, flags that do not change what a seed learns under a condition."""
+    by = "script" if runs[0].conditions else "method"
     values: dict[tuple[str, str, str], set] = {}
     for run in runs:
         for flag, value in run.args.items():
-            values.setdefault((run.args["env_id"], run.args["method"], flag), set()).add(value)
-    unnamed = su.FREE_FLAGS | {"env_id", "seed", "method", axis}
+            values.setdefault((run.args["env_id"], run.args[by], flag), set()).add(value)
+    unnamed = su.FREE_FLAGS | {"env_id", "seed", by, axis, "seeds", "conditions", "rounds"}
 
     def differing(run: Run) -> list[str]:
-        differ = {flag for (_, m, flag), several in values.items() if m == run.args["method"] and len(several) > 1}
+        differ = {flag for (_, name, flag), several in values.items() if name == run.args[by] and len(several) > 1}
         return [flag for flag in run.args if flag in differ - unnamed]
 
     def variant(run: Run) -> str:
-        name, flags = run.args["method"], differing(run)
+        name, flags = run.args[by], differing(run)
+        if by == "script":
+            return ", ".join([SCRIPTS.get(name, name), *(flag_text(flag, run.args[flag], True) for flag in flags)])
         if axis != "sparsity" and (name != "dense" or "sparsity" in flags):
             name += f" {100 * run.args['sparsity']:g}%"
         return ", ".join([name, *(flag_text(flag, run.args[flag]) for flag in flags if flag != "sparsity")])
 
     def order(run: Run) -> tuple:
-        method, methods = run.args["method"], [*COLOURS, run.args["method"]]
+        name, names = run.args[by], [*COLOURS, *SCRIPTS, run.args[by]]
         flags = ((run.args[flag] is not None, run.args[flag]) for flag in differing(run))
-        return run.args["env_id"], methods.index(method), method, run.args["sparsity"], *flags, run.args["seed"]
+        sparsity, seed = (run.args.get(flag, 0) for flag in ("sparsity", "seed"))
+        return run.args["env_id"], names.index(name), name, sparsity, *flags, seed
 
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=order):
@@ -191,11 +236,13 @@ def group(runs: list[Run], axis: str = "") -> dict[tuple[str, str], list[Run]]:
 # ---- Statistics ------------------------------------------------------------------------------------------------------
 
 
-STATISTICS = {"iqm": partial(trim_mean, proportiontocut=0.25), "mean": np.mean}
+STATISTICS = {"iqm": partial(trim_mean, proportiontocut=0.25), "mean": np.mean, "mean_std": np.mean}
+STATISTIC_NAMES = {"iqm": "IQM", "mean": "mean", "mean_std": "mean ± one standard deviation"}
 
 
 def estimate(tasks: list[np.ndarray], statistic: str, resamples: int = 2000) -> np.ndarray:
-    """[value, low, high] of a statistic of all runs of all tasks, with a 95% percentile interval.
+    """[value, low, high] of a statistic of all runs of all tasks, with a 95% percentile interval, or, for mean_std,
+    one standard deviation of a sample to each side.
 
     ``tasks`` has one array [seeds, ...] for each task. The bootstrap is stratified: each task's seeds are drawn with
     replacement from its own. Where no task has two seeds there is nothing to draw, and the interval is NaN.
@@ -204,6 +251,9 @@ def estimate(tasks: list[np.ndarray], statistic: str, resamples: int = 2000) -> 
     value = function(np.concatenate(tasks), axis=0)
     if max(map(len, tasks)) < 2:
         return np.stack([value, np.full_like(value, np.nan), np.full_like(value, np.nan)])
+    if statistic == "mean_std":
+        std = np.concatenate(tasks).std(axis=0, ddof=1)
+        return np.stack([value, value - std, value + std])
     rng = np.random.default_rng(0)
     draws = [task[rng.integers(len(task), size=(resamples, len(task)))] for task in tasks]
     low, high = np.percentile(function(np.concatenate(draws, axis=1), axis=1), [2.5, 97.5], axis=0)
@@ -224,7 +274,7 @@ def number(x: float) -> str:
 def table(runs: list[Run], args: Args) -> str:
     """Final scores of all variants, in Markdown. The std is that of a sample, divided by n - 1."""
     head = ["env", "variant", "seeds", f"final {args.column}, mean ± std", "IQM [95% interval]"]
-    lines = [[*head, "parameters", "acting FLOPs", "sparsity"], ["---"] * 8]
+    lines = [[*head, "parameters", "acting FLOPs", "sparsity"]]
     for (env, variant), members in group(runs).items():
         finished = [run for run in members if run.finished]
         unfinished = len(members) - len(finished)
@@ -239,29 +289,40 @@ def table(runs: list[Run], args: Args) -> str:
         for name in ("parameters", "acting_flops", "sparsity"):
             line.append(number(np.mean([run.columns.get(name, [math.nan])[-1] for run in finished or members])))
         lines.append(line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """A table of these lines, the first of which is its head."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]])
 
 
 # ---- Pictures: each returns its figure and the rows of its csv -------------------------------------------------------
 
 
-def panels(names: Iterable[str], variants: Iterable[str] = ()) -> tuple[plt.Figure, dict[str, plt.Axes]]:
-    """A figure with a panel for each name, and space for a legend of these variants on the right."""
+def panels(
+    names: Iterable[str], variants: Iterable[str] = (), grid: list[list[str]] | None = None
+) -> tuple[plt.Figure, dict[str, plt.Axes]]:
+    """A figure with a panel for each name, and space for a legend of these variants on the right. ``grid`` has the
+    names in lines, "" for an empty place; without it there are three in a line."""
     names = list(dict.fromkeys(names))
-    columns = min(3, len(names))
-    lines = math.ceil(len(names) / columns)
+    grid = grid or [names[i : i + 3] for i in range(0, len(names), 3)]
+    columns, lines = len(grid[0]), len(grid)
     legend = max((1.3 + 0.065 * len(variant) for variant in variants), default=0)  # inches
     figure, axes = plt.subplots(
         lines, columns, figsize=(4.2 * columns + legend, 3.4 * lines), squeeze=False, layout="constrained"
     )
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-    for ax in axes.flat[len(names) :]:
-        ax.remove()
-    for name, ax in zip(names, axes.flat, strict=False):
+    by_name = {}
+    for name, ax in zip_longest(sum(grid, []), axes.flat):
+        if not name:
+            ax.remove()
+            continue
         ax.set_title(name)
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.25)
-    return figure, dict(zip(names, axes.flat, strict=False))
+        by_name[name] = ax
+    return figure, by_name
 
 
 def styles(groups: dict[tuple[str, str], list[Run]]) -> dict[str, dict[str, Any]]:
@@ -301,12 +362,12 @@ def draw_reference(ax: plt.Axes, estimates: np.ndarray, style: dict[str, Any], v
         ax.axhspan(low, high, color=style["color"], alpha=0.08, linewidth=0)
 
 
-def add_legend(figure: plt.Figure, rows: list[dict[str, Any]]) -> None:
-    """One legend of all panels, with the numbers of seeds."""
+def add_legend(figure: plt.Figure, rows: list[dict[str, Any]], column: str = "variant") -> None:
+    """One legend of all panels, with the numbers of seeds. ``column`` of the rows has the lines' names."""
     handles = {label: h for ax in figure.axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     labels = []
     for variant in handles:
-        seeds = sorted({row["seeds"] for row in rows if row["variant"] == variant})
+        seeds = sorted({row["seeds"] for row in rows if row[column] == variant})
         text = "–".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
         labels.append(f"{variant} ({text} {'seed' if text == '1' else 'seeds'})")
     figure.legend(handles.values(), labels, loc="outside right upper", frameon=False, fontsize=8, handlelength=3)
@@ -469,18 +530,248 @@ def over_tasks(runs: list[Run], args: Args) -> tuple[plt.Figure, list[dict[str, 
         ax.set_yticks(range(len(names)), names, fontsize=8)
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.axvline(rows[-len(names)]["value"], color="0.6", linestyle="--", linewidth=1, zorder=0)
-        ax.set_xlabel(f"{args.statistic.replace('iqm', 'IQM')} of {args.column} / dense", fontsize=9)
+        ax.set_xlabel(f"{STATISTIC_NAMES[args.statistic]} of {args.column} / dense", fontsize=9)
     return figure, rows
+
+
+# ---- Lottery tickets -------------------------------------------------------------------------------------------------
+
+
+def rows_by_round(runs: list[Run], name: str, condition: str) -> dict[int, dict[int, dict[str, Any]]]:
+    """round -> seed -> row of results.csv, in rounds that all seeds of this condition have; each seed once. ``name``
+    is what to call these runs."""
+    rounds: dict[int, dict[int, dict[str, Any]]] = {}
+    for run in runs:
+        for i in (i for i, of_row in enumerate(run.conditions) if of_row == condition):
+            row = {column: values[i] for column, values in run.columns.items()}
+            round_, seed = int(row["round"]), int(row["seed"])
+            row["file"] = run.folder / "tickets" / f"round{round_:02}_{condition}_seed{seed}.pt"
+            rounds.setdefault(round_, {}).setdefault(seed, row)
+    seeds = sorted(set().union(*rounds.values()))
+    whole = {k: {seed: rounds[k][seed] for seed in seeds} for k in sorted(rounds) if len(rounds[k]) == len(seeds)}
+    if len(whole) < len(rounds):
+        last = max(whole, default=0)
+        print(f"{name}, {condition}: cut at round {last} of {max(rounds)}, which all {len(seeds)} seeds have")
+    return whole
+
+
+def by_round(rounds: dict[int, dict[int, dict[str, Any]]], column: str) -> np.ndarray:
+    """[rounds, seeds]"""
+    return np.array([[row[column] for row in row_of.values()] for row_of in rounds.values()])
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f}" if fraction > 0.0095 else f"{100 * fraction:.1g}"
+
+
+def tickets(runs: list[Run], args: Args) -> tuple[plt.Figure, list[dict[str, Any]]]:
+    """Scores against the weights that remain: a panel for each task, script and variant, a line per condition."""
+    groups, rows = group(runs), []
+    titles = {key: fill(", ".join(key), 42, break_on_hyphens=False) for key in groups}
+    lines, columns = (dict.fromkeys(key[part] for key in groups) for part in (0, 1))
+    grid = [[titles.get((env, variant), "") for variant in columns] for env in lines]
+    others = sorted({name for run in runs for name in run.conditions} - {"dense", *CONDITIONS})
+    colours = CONDITIONS | dict(zip(others, OTHER_COLOURS, strict=False))
+    aligned = len(lines) > 1 and 1 < len(columns) <= 4 and any("" not in line for line in grid)
+    figure, axes = panels(titles.values(), colours, grid if aligned else None)
+    for (env, variant), members in groups.items():
+        ax, dense = axes[titles[env, variant]], None
+        for condition in ("dense", *colours):
+            rounds = rows_by_round(members, f"{env}, {variant}", condition)
+            if not rounds:
+                continue
+            remaining = by_round(rounds, "remaining_fraction").mean(1)
+            estimates = estimate([by_round(rounds, args.column).T], args.statistic)
+            row = {"env": env, "script": members[0].args["script"], "variant": variant, "condition": condition}
+            for i, (round_, row_of) in enumerate(rounds.items()):
+                row |= {"round": round_, "remaining_fraction": float(remaining[i])}
+                rows.append({**row, **columns_of(estimates, i), "seeds": len(row_of)})
+            if dense is None:
+                dense = estimates
+                draw_reference(ax, (dense[0, 0], math.nan, math.nan), {"color": COLOURS["dense"]}, condition)
+            else:  # all begin at the dense agent
+                marker = MARKERS[list(colours).index(condition) % len(MARKERS)]
+                style = {"color": colours[condition], "marker": marker}
+                draw(ax, [100, *100 * remaining], np.hstack([dense, estimates]), style, condition)
+    smallest = min(0.64, *(row["remaining_fraction"] for row in rows))
+    steps = np.arange(round(math.log(smallest, 0.8)) + 1)
+    labelled = steps[:: max(2, math.ceil(len(steps) / 11))]
+    for (env, _), title in titles.items():
+        ax, limits = axes[title], [axes[other].get_ylim() for key, other in titles.items() if key[0] == env]
+        ax.set_ylim(np.min(limits), np.max(limits))  # the same for all panels of a task
+        ax.set_title(title, fontsize=10)
+        ax.set_xscale("log")
+        ax.set_xlim(115, 87 * smallest)
+        ax.set_xticks(100 * 0.8**labelled, map(percent, 0.8**labelled), fontsize=8)
+        ax.set_xticks(100 * 0.8**steps, [""] * len(steps), minor=True)
+        ax.set_xlabel("remaining weights [%]")
+    return figure, rows
+
+
+def interval_text(row: dict[str, Any], statistic: str) -> str:
+    if statistic == "mean_std":
+        return f"{number(row['value'])} ± {number(row['high'] - row['value'])}"
+    return f"{number(row['value'])} [{number(row['low'])}, {number(row['high'])}]"
+
+
+def ticket_table(rows: list[dict[str, Any]], args: Args) -> str:
+    """What kind tickets drew, at a few levels of remaining weights, in Markdown."""
+    spread = {"mean_std": "mean ± std"}.get(args.statistic, f"{STATISTIC_NAMES[args.statistic]} [95% interval]")
+    head = ["env", "script", "condition", "seeds", f"{args.column} at 100%, {spread}"]
+    lines = [[*head, *(f"{level}%" for level in LEVELS[1:]), "95% of the way down to"]]
+    for env, variant in dict.fromkeys((row["env"], row["variant"]) for row in rows):
+        members = [row for row in rows if (row["env"], row["variant"]) == (env, variant)]
+        dense, last = members[0], {row["condition"]: row["value"] for row in members}
+        level = dense["value"] - 0.05 * (dense["value"] - min(last.values()))
+        for condition in list(last)[1:] or list(last):
+            points = [dense, *(row for row in members[1:] if row["condition"] == condition)]
+            cells = []
+            for wanted in LEVELS:
+                far = {abs(math.log(100 * row["remaining_fraction"] / wanted)): row for row in points}
+                row = far[min(far)] if min(far) < 0.25 else None  # the round next to it, if there is one within 25%
+                cells.append("–" if row is None else interval_text(row, args.statistic))
+            smallest = min((row["remaining_fraction"] for row in points if row["value"] >= level), default=math.nan)
+            cells.append(f"{100 * smallest:.3g}% (≥ {number(level)})")
+            lines.append([env, variant, condition, f"{points[-1]['seeds']}", *cells])
+    return markdown(lines)
+
+
+@dataclass
+class InputHistory:
+    """How the inputs and layers of a variant are pruned, in the rounds and seeds that it has."""
+
+    name: dict[str, str]  # the first columns of its rows: env, script, variant, condition
+    rounds: list[int]
+    inputs: dict[int, str]  # dimension of the observation -> its name
+    weights: np.ndarray  # [rounds, seeds, inputs], sum of |w| over the units of the first layer
+    alive: np.ndarray  # [rounds, seeds, inputs]
+    densities: dict[str, np.ndarray]  # layer, or all of them -> [rounds]
+    scores: np.ndarray  # [rounds, seeds]
+
+
+def read_first_layer(file: Path, env: str) -> tuple[dict[int, str], np.ndarray, np.ndarray]:
+    """The inputs that a ticket's network sees by name, the sum of |w| of each, and whether it has any left."""
+    try:
+        ticket = su.load_ticket(file)
+    except ValueError as error:
+        su.fail(str(error))
+    layer, mask = next(iter(ticket["masks"].items()))
+    if mask.dim() != 2:
+        su.fail(f"{file}: kind inputs draws a fully connected first layer, and {layer} is not one")
+    seen, names = ticket.get("inputs") or range(len(mask)), envs.INPUT_NAMES.get(env, ())
+    known = max(seen) < len(names) and (ticket.get("inputs") or len(mask) == len(names))
+    named = {i: names[i] if known else f"input {i}" for i in seen}
+    return named, ticket["best"][layer].abs().sum(1).numpy(), (mask.sum(1) > 0).numpy()
+
+
+def input_histories(runs: list[Run], args: Args) -> list[InputHistory]:
+    """What kind inputs draws and tables, of each task, script and variant."""
+    histories = []
+    for (env, variant), members in group(runs).items():
+        name = {"env": env, "script": members[0].args["script"], "variant": variant, "condition": args.condition}
+        conditions = dict.fromkeys(condition for run in members for condition in run.conditions)
+        if args.condition not in conditions and len(conditions) > 1:
+            su.fail(f"no condition {args.condition} in {members[0].folder}; there are {', '.join(conditions)}")
+        dense, later = (rows_by_round(members, f"{env}, {variant}", c) for c in ("dense", args.condition))
+        rounds = {0: {seed: dense[0][seed] for seed in next(iter(later.values()), dense[0])}} | later
+        layers = [[read_first_layer(row["file"], env) for row in row_of.values()] for row_of in rounds.values()]
+        weights, alive = (np.array([[seed[part] for seed in seeds] for seeds in layers]) for part in (1, 2))
+        densities = [column for column in members[0].columns if column.startswith("density_")]
+        of_layers = {"all layers": by_round(rounds, "remaining_fraction").mean(1)}
+        of_layers |= {c.removeprefix("density_"): by_round(rounds, c).mean(1) for c in densities}
+        scores = by_round(rounds, args.column)
+        histories.append(InputHistory(name, list(rounds), layers[0][0][0], weights, alive, of_layers, scores))
+    if len(histories) > 4:
+        su.fail(f"kind inputs draws up to 4 columns, and these runs make {len(histories)}: choose with --where")
+    return histories
+
+
+def heat_map(ax: plt.Axes, shares: np.ndarray, names: Iterable[str]) -> None:
+    """[rounds, inputs] from 0 to 1, with a line for each input; what is 0 is grey."""
+    ax.imshow(np.where(shares > 0, shares, np.nan).T, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    ax.set_facecolor("0.85")
+    if shares.shape[1] <= 40:  # more names than that do not fit
+        ax.set_yticks(range(shares.shape[1]), names, fontsize=8)
+    else:
+        ax.set_ylabel("input")
+
+
+def inputs(histories: list[InputHistory], args: Args) -> tuple[plt.Figure, list[dict[str, Any]]]:
+    """A column for each history: how much weight each input has, in how many seeds it has any, and how dense the
+    layers are; means over seeds."""
+    longest = max(len(name) for history in histories for name in history.inputs.values())
+    height = min(6, max(1.5, 0.3 + 0.19 * max(len(history.inputs) for history in histories)))  # inches
+    size = 1.2 + (2.8 + 0.06 * longest) * len(histories), 2 * height + 3.2
+    figure, axes = plt.subplots(3, len(histories), figsize=size, height_ratios=[height, height, 2.3], squeeze=False)
+    figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
+    layers = list(dict.fromkeys(layer for history in histories for layer in history.densities))
+    colours, rows = [*COLOURS.values(), *OTHER_COLOURS], []
+    for history, (top, middle, bottom) in zip(histories, axes.T, strict=True):
+        weights, alive = history.weights.mean(1), history.alive.mean(1)  # [rounds, inputs]
+        weights /= weights.max(1, keepdims=True).clip(1e-30)
+        heat_map(top, weights, history.inputs.values())
+        heat_map(middle, alive, history.inputs.values())
+        for layer, density in history.densities.items():
+            i = layers.index(layer)
+            style = {"color": colours[i % len(colours)], "marker": MARKERS[i % len(MARKERS)]}
+            bottom.plot(density, label=layer, markersize=4, **style)
+        bottom.set_yscale("log")
+        bottom.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        bottom.yaxis.set_major_formatter("{x:g}")
+        bottom.yaxis.set_minor_formatter(NullFormatter())
+        bottom.grid(alpha=0.25)
+        bottom.spines[["top", "right"]].set_visible(False)
+        remaining = history.densities["all layers"]
+        every = math.ceil(len(remaining) / 7)
+        labels = [f"{round_}\n{percent(x)}%" for round_, x in zip(history.rounds, remaining, strict=True)]
+        for ax in (top, middle, bottom):
+            ax.set_xlim(-0.5, len(remaining) - 0.5)
+            ax.set_xticks(range(0, len(remaining), every), labels[::every] if ax is bottom else [], fontsize=8)
+        bottom.set_xlabel("round, remaining weights", fontsize=9)
+        title = ", ".join([history.name["env"], history.name["variant"], args.condition])
+        top.set_title(fill(title, 42, break_on_hyphens=False), fontsize=9)
+        drawn = [("weight", *pair) for pair in zip(history.inputs.values(), weights.T, strict=True)]
+        drawn += [("alive", *pair) for pair in zip(history.inputs.values(), alive.T, strict=True)]
+        drawn += [("density", *pair) for pair in history.densities.items()]
+        for quantity, name, values in drawn:
+            for round_, left, value in zip(history.rounds, remaining, values, strict=True):
+                row = history.name | {"quantity": quantity, "name": name, "round": round_, "remaining_fraction": left}
+                rows.append({**row, "value": value, "seeds": history.scores.shape[1]})
+    for ax_row, text in zip(axes, ("sum of |w|\n(largest = 1)", "share of seeds\nthat have any w"), strict=False):
+        bar = figure.colorbar(ax_row[0].images[0], ax=ax_row, pad=0.02, ticks=[0, 0.5, 1])
+        bar.set_label(text, fontsize=8)
+    axes[2, 0].set_ylabel("density")
+    lines_of = {label: h for ax in axes[2] for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    place = {"loc": "outside lower center", "ncols": min(len(layers), 2 * len(histories)), "fontsize": 8}
+    figure.legend(lines_of.values(), lines_of, frameon=False, **place)
+    return figure, rows
+
+
+def input_table(histories: list[InputHistory], args: Args) -> str:
+    """When each input was lost, in Markdown: the round after the last one in which it had a weight."""
+    head = ["env", "script", "condition", "input", "lost in round", f"{args.column} in that round"]
+    lines = [[*head, "alive in the last round"]]
+    for history in histories:
+        for i, name in enumerate(history.inputs.values()):
+            ages = [int(np.flatnonzero(alive)[-1]) + 1 for alive in history.alive[:, :, i].T]  # rounds that it lasted
+            lost = [(age, seed) for seed, age in enumerate(ages) if age < len(history.rounds)]
+            line = [*(history.name[column] for column in ("env", "variant", "condition")), name]
+            for values in ([history.rounds[age] for age, _ in lost], [history.scores[at] for at in lost]):
+                line.append(number(np.mean(values)) if lost else "–")
+            lines.append([*line, f"{len(ages) - len(lost)} of {len(ages)} seeds"])
+    return markdown(lines)
 
 
 if __name__ == "__main__":
     args = tyro.cli(Args, description=__doc__)
     if (args.kind == "flag") != bool(args.flag):
         su.fail("--flag names the x axis of kind flag, and of no other")
+    if args.kind != "inputs" and args.condition != "ticket":
+        su.fail("--condition chooses what kind inputs draws, and no other; kind tickets draws all conditions")
     out = args.out or Path(f"figures/{args.kind}.png")
     columns = ["step", args.column] + ["parameters"] * (args.kind in ("sparsity", "flag"))
-    runs = find_runs(args, columns)
-    drawn = runs if args.kind == "curves" else [run for run in runs if run.finished]
+    runs = find_runs(args, [args.column] if args.kind in TICKET_KINDS else columns)
+    drawn = runs if args.kind in ("curves", *TICKET_KINDS) else [run for run in runs if run.finished]
     if len(drawn) < len(runs):
         print(f"{len(runs) - len(drawn)} of {len(runs)} runs are left out, as they are unfinished")
     if not drawn:
@@ -488,16 +779,21 @@ if __name__ == "__main__":
     if args.kind == "flag":
         args.flag = args.flag.replace("-", "_")
         drawn = swept_runs(drawn, args.flag)
-    figure, rows = {"curves": curves, "sparsity": sparsity, "iqm": over_tasks, "flag": flag}[args.kind](drawn, args)
+    if args.kind == "inputs":
+        drawn = input_histories(drawn, args)
+    pictures = {"curves": curves, "sparsity": sparsity, "iqm": over_tasks, "flag": flag}
+    figure, rows = (pictures | {"tickets": tickets, "inputs": inputs})[args.kind](drawn, args)
     if not rows:
         su.fail(f"nothing to draw: {args.column} has no values yet")
-    if args.kind != "iqm":
-        figure.supylabel(f"{args.column} ({args.statistic.replace('iqm', 'IQM')})", fontsize=10)
-        add_legend(figure, rows)
+    if args.kind not in ("iqm", "inputs"):
+        figure.supylabel(f"{args.column} ({STATISTIC_NAMES[args.statistic]})", fontsize=10)
+        add_legend(figure, rows, "condition" if args.kind == "tickets" else "variant")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, dpi=150)
         su.write_csv(out.with_suffix(".csv"), rows)
     except (OSError, ValueError) as error:  # ValueError: a kind of picture that matplotlib does not write
         su.fail(f"cannot write {out}: {error}")
-    print(f"{out} and {out.with_suffix('.csv')}\n\n{table(drawn, args)}")
+    make_table = {"tickets": ticket_table, "inputs": input_table}.get(args.kind, table)
+    text = make_table(rows if args.kind == "tickets" else drawn, args)
+    print(f"{out} and {out.with_suffix('.csv')}\n\n{text}")

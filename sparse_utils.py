@@ -35,7 +35,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, trim_mean
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
@@ -547,6 +547,17 @@ def bootstrap_interval(values: np.ndarray, statistic: Callable[..., np.ndarray] 
         return math.nan, math.nan
     low, high = bootstrap((values,), statistic, method="percentile", rng=np.random.default_rng(0)).confidence_interval
     return float(low), float(high)
+
+
+def describe_returns(returns: np.ndarray) -> str:
+    """Number, mean, standard deviation and interquartile mean (Agarwal et al. 2021) of episodes' returns [n]."""
+
+    def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
+        return trim_mean(values, 0.25, axis=axis)
+
+    low, high = bootstrap_interval(returns, iqm)
+    text = f"{len(returns)} episodes: mean {returns.mean():.1f}, std {returns.std():.1f}, IQM {iqm(returns):.1f}"
+    return f"{text} (95% interval {low:.1f} to {high:.1f})"
 
 
 # ---- Run folders -----------------------------------------------------------------------------------------------------

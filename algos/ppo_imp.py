@@ -50,7 +50,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-from scipy.stats import trim_mean
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -65,7 +64,7 @@ LONGER = {"num_steps": 128, "num_minibatches": 4}  # rollouts than those of Cart
 ACROBOT = LONGER | {"total_timesteps": 500_000, "gae_lambda": 0.95, "ent_coef": 0.01, "hidden_sizes": (128, 64)}
 ACROBOT |= {"eval_interval": 50_000}
 BULLET = LONGER | {"total_timesteps": 1_500_000, "num_envs": 10, "gae_lambda": 0.98, "update_epochs": 10}
-BULLET |= {"eval_interval": 150_000, "eval_episodes": 10, "prune": "both"}
+BULLET |= {"num_minibatches": 20, "eval_interval": 150_000, "eval_episodes": 10, "prune": "both"}
 MUJOCO = BULLET | {"normalize_obs": True}  # not in the paper
 ATARI = BULLET | {"total_timesteps": 2_500_000, "eval_interval": 250_000, "hidden_sizes": (512,), "prune": "actor"}
 TASKS = {"CartPole-v0": CARTPOLE, "CartPole-v1": CARTPOLE, "Acrobot-v1": ACROBOT, "MountainCar-v0": ACROBOT}
@@ -118,7 +117,7 @@ class Args:
     update_epochs: int = 4
     """passes over each rollout; default 10 for Bullet, MuJoCo and Atari"""
     num_minibatches: int = 8
-    """minibatches per pass; default 8 for Cart-Pole, 4 for all others"""
+    """minibatches per pass; default 8 for Cart-Pole, 4 for Acrobot, 20 for all others"""
     learning_rate: float = 5e-4
     """Adam's"""
     anneal_lr: bool = True
@@ -236,8 +235,8 @@ class Network(nn.Module):
             if x.dim() == 5 and isinstance(layer, su.BatchedLinear):
                 x = x.flatten(2)
             x = self.activation(layer(x))
-            if x.dim() == 3:
-                x = x * next(kept, 1)
+            factor = next(kept, None) if x.dim() == 3 else None
+            x = x if factor is None else x * factor
         last = self.layers[-1]
         if last.weight.shape[2] > 1:
             return last(x)
@@ -411,19 +410,11 @@ if __name__ == "__main__":
     if ticket is not None:
         template.load_state_dict({name: tensor[None] for name, tensor in ticket["best"].items()})
         template.to(device)
-        returns = envs.vector.play(envs.vector.make(args.env_id, 1, args.eval_episodes), greedy(template, inputs), [1])[
-            0
-        ]
-        low, high = su.bootstrap_interval(returns, lambda x, axis=-1: trim_mean(x, 0.25, axis=axis))
-        print(f"{args.env_id}, {len(returns)} episodes: mean {returns.mean():.1f}, std {returns.std():.1f}, ", end="")
-        print(f"IQM {trim_mean(returns, 0.25):.1f} (95% interval {low:.1f} to {high:.1f})")
+        act = greedy(template, inputs)
+        returns = envs.vector.play(envs.vector.make(args.env_id, 1, args.eval_episodes), act, [1])
+        print(f"{args.env_id}, {su.describe_returns(returns[0])}")
         if args.capture_video:
-            file = Path(args.evaluate).with_suffix(".gif")
-            try:
-                envs.vector.record(args.env_id, greedy(template, inputs), file)
-                print(f"video: {file}")
-            except Exception as error:  # whatever the graphics driver raises
-                print(f"no video: {error}", file=sys.stderr)
+            envs.vector.record(args.env_id, act, Path(args.evaluate).with_suffix(".gif"))
         raise SystemExit(0)
 
     # ---- Run folder; go on after the last finished round in it
@@ -566,7 +557,7 @@ if __name__ == "__main__":
                 seeds = [su.seeds(seed, round_, 3, step)[0] for seed, _ in runs]
                 returns = envs.vector.play(eval_envs, greedy(nets, inputs), seeds)
                 final_return = returns.mean(1)
-                better = final_return > best_return
+                better = final_return >= best_return  # of equals the later, which has trained longer
                 best_return[better], steps_to_best[better] = final_return[better], step
                 for name, tensor in state.items():
                     best[name][better] = tensor[better]

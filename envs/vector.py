@@ -11,6 +11,7 @@ run's rows follows from its seed, whichever runs are stepped beside it.
 
 import difflib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,12 +48,16 @@ def make(
 
                 if n > max_clients and not processes:
                     raise ValueError(f"{n} Bullet environments are more than the {max_clients} that a process can have")
+            if (
+                ":" not in env_id and env_id not in gym.registry
+            ):  # gymnasium would take "CartPole" for its newest version
+                raise gym.error.NameNotFound("there is no such task.")
             options = {"render_mode": "rgb_array"} if render else {}
             options |= {"vector_kwargs": {"autoreset_mode": AutoresetMode.SAME_STEP}}
             vector = gym.make_vec(env_id, n, vectorization_mode="async" if processes else "sync", **options)
     except (gym.error.Error, ImportError) as error:
         text = str(error).replace("\n", " ")
-        near = difflib.get_close_matches(env_id, [*classic.ENV_IDS, *gym.registry], n=3)
+        near = difflib.get_close_matches(env_id, {*classic.ENV_IDS, *gym.registry}, n=3)
         if near and "Did you mean" not in text:
             text += f" Did you mean {' or '.join(near)}?"
         raise ValueError(f"{env_id}: {text}") from error
@@ -113,12 +118,16 @@ def play(
 
 
 def record(env_id: str, act: Callable[[np.ndarray], np.ndarray], file: Path, seed: int = 1) -> None:
-    """One episode as a gif, of every second frame. Raises what the graphics driver raises, if it cannot draw."""
+    """One episode as a gif, of every second frame. Where drawing is not possible, says so."""
     import imageio.v3 as imageio
 
     if not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    vector, frames = make(env_id, 1, 1, render=True), []
-    play(vector, act, [seed], frames)
-    imageio.imwrite(file, np.stack(frames[::2]), duration=2000 / vector.metadata.get("render_fps", 50), loop=0)
+    try:
+        vector, frames = make(env_id, 1, 1, render=True), []
+        play(vector, act, [seed], frames)
+        imageio.imwrite(file, np.stack(frames[::2]), duration=2000 / vector.metadata.get("render_fps", 50), loop=0)
+        print(f"video: {file}")
+    except Exception as error:  # whatever the graphics driver raises
+        print(f"no video: {error}", file=sys.stderr)

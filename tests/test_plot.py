@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import bootstrap
 
 import plot
@@ -33,6 +34,38 @@ def make_run(tmp_path, monkeypatch):
             {"step": 10 * (i + 1), "return_mean": r, "snr": math.nan if i == 0 else r / 10, "parameters": parameters}
             for i, r in enumerate(returns)
         ]
+        su.write_csv(path / "results.csv", rows)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def make_tickets(tmp_path, monkeypatch):
+    """Writes the run folder of a ticket script, in which 80% of the weights remain from round to round.
+
+    ``scores`` has, for each seed, the dense score and those of the later rounds by condition.
+    ``weights(round, seed)`` is the first layer [in, out], whose mask is where it is not zero; without it there are no
+    tickets."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(scores, folder="runs/a", script="ppo_imp", weights=None, ticket=None, **args):
+        path, rows = Path(folder), []
+        path.mkdir(parents=True)
+        args = {"env_id": "CartPole-v1", "seeds": list(scores), "rounds": 20, "hidden_sizes": [64, 64]} | args
+        (path / "config.json").write_text(json.dumps({"args": args, "command": [f"algos/{script}.py"]}))
+        for seed, (dense, later) in scores.items():
+            for condition, values in ({"dense": [dense]} | later).items():
+                for round_, score in enumerate(values, start=int(condition != "dense")):
+                    row = {"round": round_, "seed": seed, "condition": condition, "remaining_fraction": 0.8**round_}
+                    row |= {"alive_inputs": "" if round_ else "0 1", "density_actor.layers.0": 0.5**round_}
+                    rows.append(row | {"best_return": 2 * score, "best_retest": score})
+                    if weights:
+                        w = torch.tensor(weights(round_, seed))
+                        file = path / f"tickets/round{round_:02}_{condition}_seed{seed}.pt"
+                        file.parent.mkdir(exist_ok=True)
+                        name = "actor.layers.0.weight"
+                        su.save_ticket(file, {name: (w != 0).float()}, best={name: w}, **ticket or {})
         su.write_csv(path / "results.csv", rows)
         return path
 
@@ -293,6 +326,160 @@ def test_words_stand_side_by_side(make_run, draw):
     make_run([2], sparsity_distribution="uniform")
     rows, _ = draw("flag", "runs", "--flag", "sparsity_distribution")
     assert {row["sparsity_distribution"]: row["value"] for row in rows} == {"erk": 1, "uniform": 2}
+
+
+# ---- Lottery tickets -------------------------------------------------------------------------------------------------
+
+
+def test_tickets_draw_each_condition_from_the_dense_agent_on(make_tickets, draw):
+    make_tickets(
+        {
+            1: (100, {"ticket": [110, 90], "random_reinit": [50, 10]}),
+            2: (140, {"ticket": [126, 110], "random_reinit": [70, 30]}),
+        }
+    )
+    rows, output = draw("tickets", "runs")
+    root = math.sqrt(2)  # the std of two numbers is their distance divided by it
+    numbers = ("remaining_fraction", "value", "low", "high")
+    assert {(row["condition"], row["round"]): [row[name] for name in numbers] for row in rows} == {
+        ("dense", 0): pytest.approx([1, 120, 120 - 40 / root, 120 + 40 / root]),
+        ("ticket", 1): pytest.approx([0.8, 118, 118 - 16 / root, 118 + 16 / root]),
+        ("ticket", 2): pytest.approx([0.64, 100, 100 - 20 / root, 100 + 20 / root]),
+        ("random_reinit", 1): pytest.approx([0.8, 60, 60 - 20 / root, 60 + 20 / root]),
+        ("random_reinit", 2): pytest.approx([0.64, 20, 20 - 20 / root, 20 + 20 / root]),
+    }
+    assert {(row["env"], row["script"], row["variant"]) for row in rows} == {("CartPole-v1", "ppo_imp", "PPO")}
+    ticket, random = table(output)
+    assert (ticket["condition"], ticket["seeds"]) == ("ticket", "2")
+    assert ticket["best_retest at 100%, mean ± std"] == random["best_retest at 100%, mean ± std"] == "120 ± 28.3"
+    # The worst condition has lost 100 in its last round, so the level is 120 - 5.
+    assert ticket["95% of the way down to"] == "80% (≥ 115)"
+    assert random["95% of the way down to"] == "100% (≥ 115)"
+    rows, _ = draw("tickets", "runs", "--column", "best_return")
+    assert rows[0]["value"] == 240
+
+
+def test_ticket_table_takes_the_nearest_round(make_tickets, draw):
+    make_tickets({1: (100, {"ticket": [100 - k for k in range(1, 15)]})})
+    (line,) = table(draw("tickets", "runs")[1])
+    levels = {level: line[f"{level}%"] for level in (41, 17, 11, 5, 1)}  # round 13 has 5.5%, 14 has 4.4%
+    assert levels == {41: "96 ± –", 17: "92 ± –", 11: "90 ± –", 5: "87 ± –", 1: "–"}
+
+
+def test_tickets_can_show_the_iqm(make_tickets, draw):
+    make_tickets({seed: (score, {}) for seed, score in enumerate((10, 20, 30, 1000))})
+    (row,), output = draw("tickets", "runs", "--statistic", "iqm")
+    assert (row["value"], row["low"], row["high"]) == (25, *plot.estimate([np.array([10, 20, 30, 1000])], "iqm")[1:])
+    assert table(output)[0]["best_retest at 100%, IQM [95% interval]"].startswith("25 [")
+    assert draw("tickets", "runs", "--statistic", "mean")[0][0]["value"] == 265
+
+
+def test_ticket_runs_of_other_seeds_and_conditions_are_one(make_tickets, draw):
+    make_tickets({1: (1, {"ticket": [10]}), 2: (2, {"ticket": [20]})})
+    others = {seed: (dense, {"random_reinit": [score]}) for seed, dense, score in ((2, 2, 5), (3, 6, 7))}
+    make_tickets(others, "runs/b", conditions=["random_reinit"])
+    make_tickets({3: (6, {"ticket": [60, 61]})}, "runs/c", rounds=2)
+    make_tickets({1: (50, {})}, "runs/d", hidden_sizes=[512])
+    make_tickets({1: (70, {})}, "runs/e", script="bc_distill", teacher="x")
+    rows, output = draw("tickets", "runs")
+    drawn = {(row["variant"], row["condition"], row["round"]): (row["value"], row["seeds"]) for row in rows}
+    assert drawn == {
+        ("PPO, hidden-sizes 64 64", "dense", 0): (3, 3),  # seed 2 counts once
+        ("PPO, hidden-sizes 64 64", "ticket", 1): (30, 3),
+        ("PPO, hidden-sizes 64 64", "random_reinit", 1): (6, 2),
+        ("PPO, hidden-sizes 512", "dense", 0): (50, 1),
+        ("behavioural cloning", "dense", 0): (70, 1),
+    }
+    assert "CartPole-v1, PPO, hidden-sizes 64 64, ticket: cut at round 1 of 2, which all 3 seeds have" in output
+    for where, value in (("hidden-sizes=64 64", 3), ("hidden_sizes=512", 50), ("script=bc_distill", 70)):
+        assert draw("tickets", "runs", "--where", where)[0][0]["value"] == value
+
+
+def test_scripts_stand_side_by_side_and_tasks_below_each_other(make_tickets):
+    folders = {(env, script): f"runs/{env}{script}" for env in "AB" for script in ("bc_distill", "ppo_imp")}
+    folders.pop(("A", "bc_distill"))
+    for (env, script), folder in folders.items():
+        make_tickets({1: (1, {"ticket": [3]})}, folder, script, env_id=env)
+    figure, _ = plot.tickets([plot.read_run(Path(f), "tickets") for f in folders.values()], plot.Args("tickets", ()))
+    spans = {ax.get_title(): ax.get_subplotspec() for ax in figure.axes}
+    places = {title: (span.rowspan.start, span.colspan.start) for title, span in spans.items()}
+    assert places == {"A, PPO": (0, 0), "B, PPO": (1, 0), "B, behavioural cloning": (1, 1)}
+    assert all(ax.xaxis_inverted() for ax in figure.axes)
+
+
+def first_layer(round_, seed):
+    """The second input is lost in round 2 by seed 1 and in round 1 by seed 2; the first input never."""
+    return [[3.0, -1.0], [0.0, 1.0 if round_ < 3 - seed else 0.0]]
+
+
+def test_inputs_draw_the_first_layer_and_the_densities(make_tickets, draw):
+    scores = {1: (9, {"ticket": [8, 7]}), 2: (9, {"ticket": [6, 5]})}
+    make_tickets(scores, env_id="MountainCar-v0", weights=first_layer)
+    rows, output = draw("inputs", "runs")
+    drawn = {}
+    for row in rows:
+        drawn.setdefault((row["quantity"], row["name"]), []).append(row["value"])
+        assert (row["env"], row["variant"], row["condition"], row["seeds"]) == ("MountainCar-v0", "PPO", "ticket", 2)
+    assert drawn == {
+        ("weight", "position"): [1, 1, 1],
+        ("weight", "velocity"): [0.25, 0.125, 0],  # 1 of 4 in both seeds, in one, in none
+        ("alive", "position"): [1, 1, 1],
+        ("alive", "velocity"): [1, 0.5, 0],
+        ("density", "all layers"): pytest.approx([1, 0.8, 0.64]),
+        ("density", "actor.layers.0"): [1, 0.5, 0.25],
+    }
+    position, velocity = table(output)
+    assert list(position.values())[3:] == ["position", "–", "–", "2 of 2 seeds"]
+    # lost in rounds 2 and 1, with scores 7 and 6
+    assert list(velocity.values())[3:] == ["velocity", "1.5", "6.5", "0 of 2 seeds"]
+
+
+def test_inputs_are_named_if_they_are_known(make_tickets):
+    for i, (env, ticket, names) in enumerate(
+        [
+            ("MountainCar-v0", {"inputs": None}, ["position", "velocity"]),
+            ("Acrobot-v1", {"inputs": [1, 5]}, ["sin(angle 1)", "velocity 2"]),
+            ("Acrobot-v1", {}, ["input 0", "input 1"]),  # two of the six, but which?
+            ("Unknown-v0", {"inputs": [3, 5]}, ["input 3", "input 5"]),
+        ]
+    ):
+        run = make_tickets({1: (9, {})}, f"runs/{i}", weights=first_layer, ticket=ticket, env_id=env)
+        (history,) = plot.input_histories([plot.read_run(run, "inputs")], plot.Args("inputs", ()))
+        assert list(history.inputs.values()) == names
+
+
+def test_an_input_that_comes_back_was_not_lost(make_tickets):
+    """As random masks can do."""
+    scores = {1: (1, {"random_reinit": [2, 3, 4]})}
+    run = make_tickets(scores, weights=lambda round_, _: [[1.0], [float(round_ in (0, 2))]])
+    args = plot.Args("inputs", (), condition="random_reinit")
+    (_, line) = table(plot.input_table(plot.input_histories([plot.read_run(run, "inputs")], args), args))
+    assert (line["lost in round"], line["best_retest in that round"]) == ("3", "4")
+
+
+def test_each_kind_leaves_out_the_other_scripts_runs(make_run, make_tickets, draw, fails):
+    make_run([1, 2], "runs/sac")
+    make_tickets({1: (1, {})}, "runs/imp", weights=first_layer)
+    assert "runs/imp is a run of ppo_imp.py, which kind curves does not draw: left out" in draw("curves", "runs")[1]
+    for kind in ("tickets", "inputs"):
+        _, output = draw(kind, "runs")
+        assert f"runs/sac is a run of sac_rigl.py, which kind {kind} does not draw: left out" in output
+        assert "no results yet" not in output
+        assert f"none of 1 run folders has results for kind {kind}" in fails(kind, "runs/sac")
+
+
+def test_ticket_errors_are_one_line_and_status_2(make_tickets, fails):
+    make_tickets({1: (1, {"ticket": [1]})})
+    assert "no column foo in runs/a" in fails("tickets", "runs", "--column", "foo")
+    assert "no column condition in runs/a" in fails("tickets", "runs", "--column", "condition")
+    assert "--condition chooses what kind inputs draws" in fails("tickets", "runs", "--condition", "random_reinit")
+    assert "no condition foo in runs/a; there are dense, ticket" in fails("inputs", "runs", "--condition", "foo")
+    assert "tickets/round00_dense_seed1.pt as a ticket" in fails("inputs", "runs")
+    make_tickets({1: (1, {})}, "cnn/a", weights=lambda *_: [[[[1.0]]]])
+    assert "kind inputs draws a fully connected first layer, and actor.layers.0.weight" in fails("inputs", "cnn")
+    for i in range(5):
+        make_tickets({1: (1, {})}, f"five/{i}", weights=first_layer, dropout=i / 10)
+    assert "kind inputs draws up to 4 columns, and these runs make 5" in fails("inputs", "five")
 
 
 # ---- Errors ----------------------------------------------------------------------------------------------------------

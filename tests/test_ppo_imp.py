@@ -11,13 +11,14 @@ import numpy as np
 import ppo_imp
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 from ppo_imp import Args
 
 import sparse_utils as su
 
 SCRIPT = Path(ppo_imp.__file__)
 # 3 rounds of 8 rollouts
-TINY = "--hidden-sizes 8 8 --total-timesteps 1024 --num-steps 32 --rounds 2 --evaluations 2 --eval-episodes 2"
+TINY = "--hidden-sizes 8 8 --total-timesteps 1024 --num-steps 32 --rounds 2 --eval-interval 512 --eval-episodes 2"
 
 
 def command(flags: str) -> list[str]:
@@ -25,7 +26,7 @@ def command(flags: str) -> list[str]:
 
 
 def run(flags: str, status: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    done = subprocess.run(command(flags), capture_output=True, text=True, cwd=cwd)
+    done = subprocess.run(command(flags), capture_output=True, text=True, cwd=cwd, timeout=300)
     assert done.returncode == status, done.stdout + done.stderr
     return done
 
@@ -146,16 +147,20 @@ def test_rewinding_to_a_later_step(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--env-id CartPole", "--env-id CartPole is not one of CartPole-v0"),
+        ("--env-id CartPole", "CartPole: there is no such task. Did you mean CartPole-v1"),
         ("--prune-fraction 1.0", "--prune-fraction must be in (0, 1), not 1.0"),
         ("--seeds 1 1", "--seeds must be different numbers"),
         ("--conditions random_reinit --baseline-mask ticket", "needs ticket among --conditions"),
-        ("--num-minibatches 3", "--num-minibatches 3 does not divide 4 * 128 steps"),
+        ("--num-minibatches 3", "--num-minibatches 3 does not divide 4 * 64 steps"),
     ],
 )
 def test_bad_input_gets_one_line(flags, message, tmp_path):
     err = run(flags, status=2, cwd=tmp_path).stderr
     assert message in err and len(err.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def networks(runs: int, hidden_sizes: tuple[int, ...]) -> torch.nn.ModuleDict:
+    return ppo_imp.make_networks(runs, Args(hidden_sizes=hidden_sizes), (4,), Discrete(2))
 
 
 # ---- Parts -----------------------------------------------------------------------------------------------------------
@@ -190,14 +195,17 @@ def test_gradients_are_clipped_per_run():
 
 @pytest.mark.parametrize(("init", "limit"), [("kaiming", 1 / 4), ("he", (6 / 16) ** 0.5), ("xavier", (6 / 48) ** 0.5)])
 def test_initial_weights_fill_their_range(init, limit):
-    args = Args(init=init, hidden_sizes=(16, 32))
-    weight = ppo_imp.initial_parameters(args, 4, 2, torch.Generator().manual_seed(0))["actor.layers.1.weight"]
+    parameters = dict(networks(1, (16, 32)).named_parameters())
+    weight = su.initial_parameters(parameters, init, 1.0, torch.Generator().manual_seed(0))["actor.layers.1.weight"]
     assert 0.95 * limit < weight.abs().max() <= limit and weight.std() == pytest.approx(limit / 3**0.5, rel=0.1)
 
 
 def test_input_init_scale_scales_first_layers_only():
     plain, scaled = (
-        ppo_imp.initial_parameters(Args(input_init_scale=s), 4, 2, torch.Generator().manual_seed(0)) for s in (1.0, 0.1)
+        su.initial_parameters(
+            dict(networks(1, (8, 8)).named_parameters()), "kaiming", s, torch.Generator().manual_seed(0)
+        )
+        for s in (1.0, 0.1)
     )
     for name, w in plain.items():
         factor = 0.1 if "layers.0.weight" in name else 1.0
@@ -205,7 +213,7 @@ def test_input_init_scale_scales_first_layers_only():
 
 
 def test_batched_network_is_that_many_networks():
-    nets = ppo_imp.make_networks(3, Args(hidden_sizes=(8, 8)), 4, 2)
+    nets = networks(3, (8, 8))
     x = torch.randn(3, 5, 4)
     out = nets["actor"](x)
     for r in range(3):

@@ -1,0 +1,481 @@
+"""Lottery tickets in behavioural cloning: students distilled from a PPO teacher (Vischer, Lange, Sprekeler 2022).
+
+    python algos/bc_distill.py                                     # Cart-Pole, 5 seeds, 4 conditions
+    python algos/bc_distill.py --env-id Acrobot-v1 --seeds 1 2 3
+    python algos/bc_distill.py --env-id HopperBulletEnv-v0 --teacher runs/NAME/tickets/round00_dense_seed1.pt
+
+The supervised counterpart of ppo_imp.py (section 3): the same rounds of training, pruning and rewinding and the same
+four conditions, but on a fixed set of transitions, so without exploration and with a stationary distribution of data.
+Each seed has its own transitions from the teacher's stochastic policy, the same in all rounds and conditions. Students
+minimise the cross-entropy with the teacher's policy, or for Gaussian policies the KL divergence from it. Their returns
+are measured in the environment.
+
+All runs (seeds x conditions) of a round are one batched program: every parameter has a leading run axis R and every
+batch is [R, B, ...]. A run learns the same, bit for bit on one CPU thread, whatever runs train beside it.
+
+Writes the folder ``runs/{env}__bc_distill__actor__{n}seeds__{hash}``, or ``--run-dir``, with the files of ppo_imp.py:
+    results.csv     a row per round and run, with the columns of ppo_imp.py's; steps_to_best are updates; and loss, the
+                    last mean of the distillation loss, and teacher_return
+    curves.csv      a row per evaluation; step is the number of updates
+    tickets/        a file per round and run: masks, initial weights, best weights; su.load_ticket reads it
+    config.json, timing.csv, checkpoint.pt, events.*; transitions.pt until the run is finished
+The same command started again goes on after the last finished round, to the same results.
+
+Teachers: ``algos/experts/{env}.pt`` or any ticket of ppo_imp.py. Hyper-parameters: tables 2, 4 and 6 (``TASKS``). What
+the paper leaves silent, and what differs:
+ 1. The table's "training environment steps" are the number of transitions. Updates and their size are ours: 5,000 of
+    128 transitions for Cart-Pole (where ppo_imp.py makes 9,984 of 32) and 15,000 of 128 for all others (Acrobot with
+    ppo_imp.py: 15,616 of 128; Bullet: 46,840 of 320). Batches are drawn with replacement.
+ 2. Students are tanh networks like the teachers, and see what the teacher sees, normalised as by the teacher.
+ 3. Evaluation every tenth of the updates, 20 episodes, mean or most likely action; the best of these is pruned, as in
+    ppo_imp.py. best_retest is that checkpoint over 100 new episodes.
+ 4. The cross-entropy and the KL divergence are against the teacher's whole distribution, not its sampled action.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from gymnasium.vector import VectorEnv
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # sparse_utils.py and envs/ are one folder up
+import envs.vector  # noqa: E402
+import sparse_utils as su  # noqa: E402
+
+# Tables 2, 4 and 6. Flags given on the command line win. Updates: see the docstring.
+CARTPOLE = {}  # the defaults of Args are those of Cart-Pole
+ACROBOT = {"transitions": 200_000, "learning_rate": 5e-4, "hidden_sizes": (128, 64)}
+ACROBOT |= {"updates": 15_000, "eval_interval": 1_500}
+BULLET = ACROBOT | {"transitions": 500_000, "num_envs": 10, "hidden_sizes": (64, 64), "eval_episodes": 10}
+TASKS = {"CartPole-v0": CARTPOLE, "CartPole-v1": CARTPOLE, "Acrobot-v1": ACROBOT, "MountainCar-v0": ACROBOT}
+CONDITIONS = ("ticket", "mask_permuted", "permuted_permuted", "random_reinit")
+
+
+@dataclass
+class Args:
+    # Run
+    env_id: str = "CartPole-v1"
+    """the teacher's task"""
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    """a chain of rounds for each seed and condition"""
+    teacher: str = ""
+    """a ticket of ppo_imp.py; default algos/experts/ENV_ID.pt"""
+    rounds: int = 20
+    """pruning rounds, after the dense round 0"""
+    run_dir: str = ""
+    """folder to write to"""
+    fresh: bool = False
+    """delete what is in the run folder and start over"""
+    eval_interval: int = 500
+    """updates between evaluations; default a tenth of the task's --updates"""
+    eval_episodes: int = 20
+    """episodes per evaluation; default 10 for Bullet and MuJoCo"""
+    threads: int = 1
+    """CPU threads of PyTorch; small networks are fastest with one"""
+    async_envs: bool = False
+    """a process for each environment, where the simulator is slow and there are cores for it"""
+    cuda: bool = False
+    """use a GPU if there is one"""
+    track: bool = False
+    """also log to Weights & Biases (pip install wandb)"""
+    wandb_project_name: str = "sparse-rl"
+    """with --track: the project"""
+    wandb_entity: str | None = None
+    """with --track: the team"""
+    evaluate: str = ""
+    """a file in tickets/: evaluate its best weights for --eval-episodes and stop"""
+    capture_video: bool = False
+    """with --evaluate: write one episode beside the ticket, as a gif"""
+    dry_run: bool = False
+    """print the network and how many weights each round keeps, and stop"""
+
+    # Algorithm (tables 2, 4 and 6)
+    transitions: int = 10_000
+    """of the teacher, for each seed; default by task"""
+    num_envs: int = 4
+    """environments of each seed that the teacher plays in; default 10 for Bullet and MuJoCo"""
+    updates: int = 5_000
+    """of a run in each round; default 15,000 but for Cart-Pole"""
+    batch_size: int = 128
+    """transitions per update"""
+    learning_rate: float = 1e-3
+    """Adam's; default 5e-4 but for Cart-Pole"""
+
+    # Networks
+    hidden_sizes: tuple[int, ...] = (128, 128)
+    """units of the student's hidden layers; default by task"""
+    init: Literal["kaiming", "he", "xavier", "orthogonal"] = "kaiming"
+    """kaiming is PyTorch's default (a = sqrt 5), he has the gain of ReLU"""
+    input_init_scale: float = 1.0
+    """factor on the initial weights of the first layer; 0.1 is the paper's rescaling (section 4.2)"""
+
+    # Tickets
+    conditions: tuple[Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"], ...] = CONDITIONS
+    """what to compare"""
+    prune_fraction: float = 0.2
+    """fraction of the remaining weights that each round removes"""
+    baseline_mask: Literal["own", "ticket"] = "own"
+    """whose trained networks a baseline's masks come from"""
+    rewind_steps: int = 0
+    """rewind to the weights that round 0 had after so many updates, not to the initial ones"""
+
+
+def parse_args() -> Args:
+    """The command line over the task's defaults. Ends the program with one line if it makes no sense."""
+    given = tyro.cli(Args, description=__doc__)
+    args = tyro.cli(Args, description=__doc__, default=replace(Args(), **TASKS.get(given.env_id, BULLET)))
+    positive = ("eval_interval", "eval_episodes", "transitions", "num_envs", "updates", "batch_size", "learning_rate")
+    for name in positive:
+        if getattr(args, name) <= 0:
+            su.fail(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}")
+    for name in ("rounds", "threads", "rewind_steps"):
+        if getattr(args, name) < 0:
+            su.fail(f"--{name.replace('_', '-')} must not be negative: {getattr(args, name)}")
+    if not 0 < args.prune_fraction < 1:
+        su.fail(f"--prune-fraction must be in (0, 1), not {args.prune_fraction}")
+    if min(args.hidden_sizes, default=0) < 1:
+        su.fail(f"--hidden-sizes must be one or more numbers above 0, not {args.hidden_sizes}")
+    if len(set(args.seeds)) < len(args.seeds) or min(args.seeds, default=-1) < 0:
+        su.fail(f"--seeds must be different numbers, none negative, not {args.seeds}")
+    if not args.conditions or len(set(args.conditions)) < len(args.conditions):
+        su.fail(f"--conditions must be different ones of {', '.join(CONDITIONS)}")
+    if args.baseline_mask == "ticket" and "ticket" not in args.conditions:
+        su.fail("--baseline-mask ticket needs ticket among --conditions")
+    if args.transitions % args.num_envs:
+        su.fail(f"--num-envs {args.num_envs} does not divide --transitions {args.transitions}")
+    if args.rewind_steps > args.updates:
+        su.fail(f"--rewind-steps {args.rewind_steps} is beyond --updates {args.updates}")
+    if args.capture_video and not args.evaluate:
+        su.fail("--capture-video needs --evaluate TICKET")
+    return args
+
+
+# ---- Networks --------------------------------------------------------------------------------------------------------
+
+
+class Network(nn.Module):
+    """R independent tanh networks: x [R, B, in] -> [R, B, out]. ``log_std`` is that of Gaussian actions."""
+
+    def __init__(self, runs: int, sizes: Sequence[int], log_std: bool):
+        super().__init__()
+        layers = [su.BatchedLinear(runs, *ends) for ends in zip(sizes[:-1], sizes[1:], strict=True)]
+        self.layers = nn.ModuleList(layers)
+        if log_std:
+            self.log_std = nn.Parameter(torch.zeros(runs, 1, sizes[-1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = torch.tanh(layer(x))
+        return self.layers[-1](x)
+
+
+def see(obs: np.ndarray, view: dict[str, Any]) -> Tensor:
+    """What of the observations [n, dim] the teacher's network is given, and so the students': its inputs, normalised
+    by its statistics if it was trained with --normalize-obs."""
+    x = torch.from_numpy(obs[:, view["inputs"] or slice(None)].astype(np.float32, copy=False))
+    return x if view["mean"] is None else ((x - view["mean"]) / (view["var"] + 1e-8).sqrt()).clamp(-10, 10)
+
+
+def greedy(actor: Network, view: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """The function from observations [R * N, dim] to the networks' mean or most likely actions [R, N, ...]."""
+    device, runs = actor.layers[0].weight.device, len(actor.layers[0].weight)
+
+    @torch.no_grad()
+    def act(obs: np.ndarray) -> np.ndarray:
+        out = actor(see(obs, view).to(device).unflatten(0, (runs, -1)))
+        return (out if hasattr(actor, "log_std") else out.argmax(-1)).cpu().numpy()
+
+    return act
+
+
+# ---- Distillation ----------------------------------------------------------------------------------------------------
+
+
+def load_teacher(file: Path, env_id: str, vector: VectorEnv) -> dict[str, Any]:
+    """A ticket of ppo_imp.py: {"actor": its best actor's parameters, "view": what of an observation it sees}.
+
+    Raises ValueError if it is none, or one for other observations or actions than those of ``vector``.
+    """
+    if not file.exists():
+        raise ValueError(f"no teacher {file}: train one with ppo_imp.py --env-id {env_id} and name a file in tickets/")
+    ticket = su.load_ticket(file)
+    if ticket.get("script") != "ppo_imp":
+        raise ValueError(f"{file} is no ticket of ppo_imp.py")
+    obs_shape, space = vector.single_observation_space.shape, vector.single_action_space
+    if tuple(ticket["obs_shape"]) != obs_shape or len(obs_shape) > 1:
+        raise ValueError(f"{file} is a teacher for observations {tuple(ticket['obs_shape'])}; {env_id} has {obs_shape}")
+    gaussian = isinstance(space, gym.spaces.Box)
+    n_actions = space.shape[0] if gaussian else int(space.n)
+    actor = {name[len("actor.") :]: tensor for name, tensor in ticket["best"].items() if name.startswith("actor.")}
+    biases = [tensor for name, tensor in actor.items() if name.endswith("bias")]
+    if biases[-1].shape[-1] != n_actions or ("log_std" in actor) != gaussian:
+        raise ValueError(f"{file} is a teacher for other actions than those of {env_id}: {space}")
+    view = {"inputs": ticket["inputs"], "mean": ticket["best"].get("norm.mean"), "var": ticket["best"].get("norm.var")}
+    return {"actor": actor, "view": view}
+
+
+def copies_of(actor: dict[str, Tensor], n: int) -> Network:
+    """A network that holds n times the same parameters."""
+    weights = [tensor for name, tensor in actor.items() if name.endswith("weight")]
+    sizes = (len(weights[0]), *(weight.shape[1] for weight in weights))
+    net = Network(n, sizes, log_std="log_std" in actor).requires_grad_(False)
+    net.load_state_dict({name: tensor.expand(n, *tensor.shape) for name, tensor in actor.items()})
+    return net
+
+
+def collect(teacher: Network, view: dict[str, Any], vector: VectorEnv, args: Args) -> tuple[Tensor, Tensor]:
+    """The teacher plays its stochastic policy: what it sees [S, transitions, dim] and its outputs there [S,
+    transitions, A], logits or means. ``teacher`` holds a copy of its network for each of the S seeds."""
+    n_seeds, steps = len(args.seeds), args.transitions // args.num_envs
+    streams = [np.random.default_rng(su.seeds(seed, 0)[0]) for seed in args.seeds]
+    obs = envs.vector.reset(vector, [su.seeds(seed, 1)[0] for seed in args.seeds])
+    seen, outputs = [], []
+    for _ in tqdm(range(steps), unit="step", desc="teacher plays", mininterval=1 if sys.stderr.isatty() else 60):
+        seen.append(see(obs, view).unflatten(0, (n_seeds, args.num_envs)))
+        outputs.append(out := teacher(seen[-1]))
+        size = tuple(out.shape[1:])
+        if hasattr(teacher, "log_std"):
+            noise = np.stack([s.standard_normal(size, np.float32) for s in streams])
+            action = out + teacher.log_std.exp() * torch.from_numpy(noise)
+        else:  # the Gumbel trick
+            action = (out + torch.from_numpy(np.stack([s.gumbel(size=size) for s in streams]))).argmax(-1)
+        obs, *_ = vector.step(envs.vector.to_rows(action.numpy(), vector.single_action_space))
+    return torch.cat(seen, 1), torch.cat(outputs, 1)
+
+
+def distillation_loss(actor: Network, x: Tensor, teacher_out: Tensor, teacher_log_std: Tensor | None) -> Tensor:
+    """Loss of each run [R], the mean over its batch: cross-entropy of the policies (tables 2 and 4), or for Gaussian
+    ones the KL divergence of the student's from the teacher's (table 6)."""
+    out = actor(x)
+    if teacher_log_std is None:
+        return -(torch.softmax(teacher_out, -1) * torch.log_softmax(out, -1)).sum(-1).mean(1)
+    log_ratio = actor.log_std - teacher_log_std
+    squares = (2 * teacher_log_std).exp() + (teacher_out - out).square()
+    return (log_ratio + squares / (2 * (2 * actor.log_std).exp()) - 0.5).sum(-1).mean(1)
+
+
+def make_optimizer(parameters: dict[str, Tensor], learning_rate: float) -> torch.optim.Adam:
+    """Adam. Its fused kernel rounds the last numbers of a tensor, those beyond a multiple of 16, in another way than
+    the rest, so that a run would notice its neighbours: tensors of other sizes take the slower kernel."""
+    fused = [p for p in parameters.values() if p[0].numel() % 16 == 0]
+    others = [p for p in parameters.values() if p[0].numel() % 16]
+    groups = [{"params": fused, "fused": True}, {"params": others, "foreach": True}]
+    return torch.optim.Adam([group for group in groups if group["params"]], lr=learning_rate)
+
+
+if __name__ == "__main__":
+    args = parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)  # Adam's moments of dead units decay to numbers that are very slow to compute with
+    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+
+    # ---- Task, teacher and students
+    ticket = None
+    try:
+        if args.evaluate:  # the task and the networks are the ticket's
+            ticket = su.load_ticket(Path(args.evaluate))
+            if ticket.get("script") != "bc_distill":
+                raise ValueError(f"{args.evaluate} is no ticket of bc_distill.py")
+            own = {name: getattr(args, name) for name in ("evaluate", "eval_episodes", "capture_video")}
+            args = Args(**ticket["args"] | own)
+        probe = envs.vector.make(args.env_id, 1, 1)
+        if ticket is None:
+            file = Path(args.teacher or ROOT / f"algos/experts/{args.env_id}.pt")
+            teacher = load_teacher(file, args.env_id, probe)
+    except ValueError as error:
+        su.fail(str(error))
+    if ticket is not None:
+        act = greedy(copies_of({name[len("actor.") :]: t for name, t in ticket["best"].items()}, 1), ticket["view"])
+        returns = envs.vector.play(envs.vector.make(args.env_id, 1, args.eval_episodes), act, [1])
+        print(f"{args.env_id}, {su.describe_returns(returns[0])}")
+        if args.capture_video:
+            envs.vector.record(args.env_id, act, Path(args.evaluate).with_suffix(".gif"))
+        raise SystemExit(0)
+    view = teacher["view"]
+    obs_space = probe.single_observation_space
+    teacher_net = copies_of(teacher["actor"], len(args.seeds))
+    sizes = (teacher_net.layers[0].weight.shape[1], *args.hidden_sizes, teacher_net.layers[-1].weight.shape[2])
+    gaussian = hasattr(teacher_net, "log_std")
+    template = nn.ModuleDict({"actor": Network(1, sizes, log_std=gaussian)})
+    pruned_layers = su.prunable(actor=template["actor"])
+    if args.dry_run:
+        print(su.describe(pruned_layers, {}))
+        keep = [sum(w.numel() for w in pruned_layers.values())]
+        for _ in range(args.rounds):
+            keep.append(su.n_remaining(keep[-1], args.prune_fraction))
+        print(f"weights in rounds 0 to {args.rounds}: {' '.join(map(str, keep))}")
+        raise SystemExit(0)
+
+    # ---- Run folder; go on after the last finished round in it
+    run_dir = Path(args.run_dir or f"runs/{su.run_name(args, 'bc_distill', 'actor')}")
+    checkpoint = su.start_run(args, run_dir)
+    # A chain is what one seed and condition hand on from round to round: masks, and the best weights of the round.
+    first_round, results, curves, timings = 0, [], [], []
+    chains: dict[str, dict[str, dict[str, Tensor]]] = {}
+    starts: dict[str, dict[str, Tensor]] = {}  # of each seed: the weights to rewind to
+    if checkpoint is not None:
+        first_round, results, curves = checkpoint["round"] + 1, checkpoint["results"], checkpoint["curves"]
+        chains, starts, timings = checkpoint["chains"], checkpoint["starts"], checkpoint["timings"]
+        print(f"resuming {run_dir} at round {first_round}")
+    signals = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: signals.append(number))
+    if args.track:
+        import wandb
+
+        project = {"project": args.wandb_project_name, "entity": args.wandb_entity}
+        wandb.init(**project, name=run_dir.name, config=asdict(args), sync_tensorboard=True)
+    writer = SummaryWriter(str(run_dir), purge_step=first_round)
+
+    # ---- Transitions: one fixed set for each seed, used in all rounds and conditions
+    data_file = run_dir / "transitions.pt"
+    if data_file.exists():
+        data = torch.load(data_file, weights_only=True)
+    else:
+        act = greedy(copies_of(teacher["actor"], 1), view)
+        returns = envs.vector.play(envs.vector.make(args.env_id, 1, 20), act, [1])
+        train_envs = envs.vector.make(args.env_id, len(args.seeds), args.num_envs, processes=args.async_envs)
+        seen, outputs = collect(teacher_net, view, train_envs, args)
+        train_envs.close()
+        data = {"seen": seen, "outputs": outputs, "teacher_return": float(returns.mean())}
+        su.save_checkpoint(data_file, data)
+    print(f"the teacher's mean return is {data['teacher_return']:.1f}")
+    seen, outputs = data["seen"].to(device), data["outputs"].to(device)
+    teacher_log_std = teacher_net.log_std[:1].to(device) if gaussian else None
+
+    progress = tqdm(total=(args.rounds + 1) * args.updates, initial=first_round * args.updates, unit="update")
+    progress.mininterval = 1 if sys.stderr.isatty() else 60
+    for round_ in range(first_round, args.rounds + 1):
+        watch = su.Stopwatch("prune", "learn", "evaluate", "save")
+        # ---- Prune and rewind (section 2): the masks and starting parameters of each run of this round
+        runs = [(seed, c) for c in (args.conditions if round_ else ("dense",)) for seed in args.seeds]
+        R = len(runs)
+        masks_of, start_of = [], []
+        for seed, condition in runs:
+            generator = torch.Generator().manual_seed(su.seeds(seed, round_, 0)[0])
+            fresh = su.initial_parameters(
+                dict(template.named_parameters()), args.init, args.input_init_scale, generator
+            )
+            if round_ == 0:
+                masks, start = {name: torch.ones_like(fresh[name]) for name in pruned_layers}, fresh
+                starts[str(seed)] = start
+            else:
+                parent = condition if args.baseline_mask == "own" else "ticket"
+                chain = chains[f"{seed} {parent if round_ > 1 else 'dense'}"]
+                pruned = su.prune_ticket(chain["best"], chain["masks"], args.prune_fraction)
+                masks, start = su.next_ticket(condition, pruned, starts[str(seed)], fresh, generator)
+            masks_of.append(masks)
+            start_of.append(start)
+        nets = nn.ModuleDict({"actor": Network(R, sizes, log_std=gaussian)})
+        nets.load_state_dict({name: torch.stack([start[name] for start in start_of]) for name in start_of[0]})
+        nets.to(device)
+        parameters = dict(nets.named_parameters())
+        masks = {name: torch.stack([m[name] for m in masks_of]).to(device) for name in masks_of[0]}
+        su.apply_masks(parameters, masks)
+        optimizer = make_optimizer(parameters, args.learning_rate)
+        best = {name: p.detach().clone() for name, p in parameters.items()}
+        best_return, final_return, steps_to_best = np.full(R, -np.inf), np.full(R, np.nan), np.zeros(R, dtype=int)
+
+        # ---- Distil. One random stream per seed, shared by its conditions.
+        streams = [np.random.default_rng(su.seeds(seed, round_, 1)[0]) for seed in args.seeds]
+        stream_of = torch.tensor([args.seeds.index(seed) for seed, _ in runs], device=device)[:, None]
+        eval_envs = envs.vector.make(args.env_id, R, args.eval_episodes, processes=args.async_envs)
+        losses = []  # of the updates since the last evaluation
+        watch.lap("prune")
+        for update in range(1, args.updates + 1):
+            rows = np.stack([s.integers(args.transitions, size=args.batch_size) for s in streams])
+            index = torch.from_numpy(rows).to(device)[stream_of[:, 0]]  # [R, B]
+            x, target = seen[stream_of, index], outputs[stream_of, index]
+            loss = distillation_loss(nets["actor"], x, target, teacher_log_std)
+            optimizer.zero_grad()
+            loss.sum().backward()
+            su.mask_gradients(parameters, masks)
+            optimizer.step()
+            losses.append(loss.detach())
+            watch.lap("learn")
+            if round_ == 0 and update == args.rewind_steps:
+                for r, (seed, _) in enumerate(runs):
+                    start = su.run_slice(nets.state_dict(), r)
+                    starts[str(seed)] = {name: tensor.cpu().clone() for name, tensor in start.items()}
+
+            # ---- Evaluate; keep the best checkpoint of each run
+            if update % args.eval_interval == 0 or update == args.updates:
+                mean_loss, losses = torch.stack(losses).mean(0).tolist(), []
+                seeds = [su.seeds(seed, round_, 3, update)[0] for seed, _ in runs]
+                returns = envs.vector.play(eval_envs, greedy(nets["actor"], view), seeds)
+                final_return = returns.mean(1)
+                better = final_return >= best_return  # of equals the later, which has trained longer
+                best_return[better], steps_to_best[better] = final_return[better], update
+                for name, p in parameters.items():
+                    best[name][better] = p.detach()[better]
+                for r, (seed, condition) in enumerate(runs):
+                    curves.append({"round": round_, "seed": seed, "condition": condition, "step": update})
+                    curves[-1] |= {"return_mean": float(returns[r].mean()), "return_std": float(returns[r].std())}
+                    curves[-1] |= {"loss": mean_loss[r]}
+                progress.set_postfix_str(f"round {round_}, return {final_return.mean():.0f}")
+                watch.lap("evaluate")
+            progress.update()
+            if signals:
+                progress.close()
+                print(f"stopped in round {round_}; the same command starts this round again ({run_dir})")
+                raise SystemExit(128 + signals[0])
+
+        # ---- Record: retest the best checkpoints, save the tickets, results and what the next round needs
+        nets.load_state_dict(best)
+        retest = []
+        for part in range(-(-100 // args.eval_episodes)):
+            seeds = [su.seeds(seed, round_, 4, part)[0] for seed, _ in runs]
+            retest.append(envs.vector.play(eval_envs, greedy(nets["actor"], view), seeds))
+        best_retest = np.concatenate(retest, 1)[:, :100].mean(1)
+        eval_envs.close()
+        watch.lap("evaluate")
+        for r, (seed, condition) in enumerate(runs):
+            chains[f"{seed} {condition}"] = {
+                "masks": {name: m.cpu() for name, m in masks_of[r].items()},
+                "best": {name: p.cpu().clone() for name, p in su.run_slice(best, r).items()},
+            }
+            row = {"round": round_, "seed": seed, "condition": condition}
+            row |= su.describe_ticket(masks_of[r], view["inputs"])
+            row |= {"best_return": float(best_return[r]), "best_retest": float(best_retest[r])}
+            row |= {"final_return": float(final_return[r]), "steps_to_best": int(steps_to_best[r])}
+            row |= {"loss": mean_loss[r], "teacher_return": data["teacher_return"]}
+            results.append(row)
+            file = run_dir / "tickets" / f"round{round_:02}_{condition}_seed{seed}.pt"
+            file.parent.mkdir(exist_ok=True)
+            saved = {"initial": start_of[r], "best": chains[f"{seed} {condition}"]["best"], "result": row}
+            saved |= {"script": "bc_distill", "args": asdict(args), "obs_shape": list(obs_space.shape), "view": view}
+            su.save_ticket(file, masks_of[r], **saved, inputs=view["inputs"])
+            writer.add_scalar(f"{condition}/best_retest/seed{seed}", row["best_retest"], round_)
+            writer.add_scalar(f"{condition}/remaining_fraction/seed{seed}", row["remaining_fraction"], round_)
+        su.write_csv(run_dir / "results.csv", results)
+        su.write_csv(run_dir / "curves.csv", curves)
+        watch.lap("save")
+        seconds = watch.take()
+        speed = R * args.updates / sum(seconds.values())
+        timings.append({"round": round_, "runs": R, "updates_per_second": speed, **seconds})
+        su.write_csv(run_dir / "timing.csv", timings)
+        writer.add_scalar("charts/updates_per_second", speed, round_)
+        after = {"args": asdict(args), "finished": round_ == args.rounds, "round": round_, "chains": chains}
+        after |= {"results": results, "curves": curves, "timings": timings, "starts": starts}
+        su.save_checkpoint(run_dir / "checkpoint.pt", after)
+
+    data_file.unlink()
+    progress.close()
+    writer.close()
+    for condition in ("dense", *args.conditions):
+        last = [row["best_retest"] for row in results if row["condition"] == condition][-len(args.seeds) :]
+        if last:
+            print(f"{condition:18} best_retest in its last round: {np.mean(last):.1f} over {len(last)} seeds")
+    print(run_dir)
