@@ -1,14 +1,20 @@
-"""How fast is our SAC loop, where does the time go, and how do peers compare on the same machine in the same minutes?
+"""How fast are our loops, where does the time go, and how do peers compare on the same machine in the same minutes?
 
-    python bench.py                                   # ours, and Stable-Baselines3 if it is installed
-    python bench.py --cleanrl PATH_TO_A_CHECKOUT      # also CleanRL's sac_continuous_action.py
-    python bench.py --threads 1 --methods dense rigl static --rounds 5
+    python bench.py sac                                   # ours, and Stable-Baselines3 if it is installed
+    python bench.py sac --cleanrl PATH_TO_A_CHECKOUT      # also CleanRL's sac_continuous_action.py
+    python bench.py sac --threads 1 --methods dense rigl static --rounds 5
+    python bench.py ppo --cleanrl PATH_TO_A_CHECKOUT      # ppo_imp.py: many runs, one run, and its peers
 
-Every program runs in a process of its own, in turn, for several rounds; the table has the median over rounds. Ours is
-the real script, whose timing.csv books the seconds of each part of the loop. Steps/s are training alone (act, env,
-sample, update, sparsify, log) after a warm-up, with an update at every step, since the peers do not evaluate. The
-shares are those of a whole run: evaluation (30 episodes) and SNR as they fall on a step at their default interval of
-10,000 steps.
+Every program runs in a process of its own, in turn, for several rounds; the table has the median over rounds. Ours are
+the real scripts, whose timing.csv books the seconds of each part of the loop.
+
+SAC: steps/s are training alone (act, env, sample, update, sparsify, log) after a warm-up, with an update at every step,
+since the peers do not evaluate. The shares are those of a whole run: evaluation (30 episodes) and SNR as they fall on a
+step at their default interval of 10,000 steps.
+
+PPO: training steps/s of all runs together (act, env, learn) on one thread. Cart-Pole has CleanRL's rollouts (4 x 128
+steps), 4 minibatches, 4 epochs and 64-64 networks for all programs. The Bullet task is compared with its own speed: 10
+environments in one process that do nothing but step with random actions.
 """
 
 import csv
@@ -22,6 +28,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
 import tyro
 
@@ -33,18 +40,22 @@ DEFAULT_INTERVAL = 10_000  # of evaluation and SNR in sac_rigl.py
 
 @dataclass
 class Args:
+    loop: Annotated[Literal["sac", "ppo"], tyro.conf.Positional]
+    """sac_rigl.py or ppo_imp.py"""
     env_id: str = "HalfCheetah-v5"
-    """the task"""
+    """the task of SAC"""
     methods: list[str] = field(default_factory=lambda: ["dense", "rigl"])
-    """methods of algos/sac_rigl.py"""
+    """methods of sac_rigl.py"""
     threads: list[int] = field(default_factory=lambda: [1, 2])
-    """CPU threads of PyTorch"""
+    """CPU threads of PyTorch for SAC"""
     rounds: int = 3
     """times that each program runs"""
     steps: int = 2000
-    """measured steps, after 1,000 of warm-up"""
+    """measured steps of SAC, after 1,000 of warm-up"""
     matmul_precision: str = "highest"
-    """of ours"""
+    """of our SAC"""
+    bullet: str = "HalfCheetahBulletEnv-v0"
+    """the Bullet task of PPO"""
     cleanrl: str = ""
     """a checkout of CleanRL"""
 
@@ -89,12 +100,7 @@ def peer(command: list[str], threads: int, cwd: str | None = None) -> float:
     return float(speeds[-1])
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["stable-baselines3"]:
-        stable_baselines3(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
-        raise SystemExit(0)
-    args = tyro.cli(Args, description=__doc__)
-
+def bench_sac(args: Args) -> None:
     speeds, parts = defaultdict(list), defaultdict(lambda: defaultdict(list))
     for _ in range(args.rounds):
         for threads in args.threads:
@@ -124,3 +130,99 @@ if __name__ == "__main__":
         medians = {part: statistics.median(values) for part, values in per_part.items()}
         shares = [f"{100 * seconds / sum(medians.values()):.1f}" for seconds in medians.values()]
         print(f"| ours, {method} | {threads} | " + " | ".join(shares) + " |")
+
+
+# ---- PPO -------------------------------------------------------------------------------------------------------------
+
+
+def ours_ppo(flags: str, runs: int, steps: int) -> dict[str, float]:
+    """Seconds that ``runs`` runs of ppo_imp.py take together for ``steps`` steps of each, by parts of its loop."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, ROOT / "algos/ppo_imp.py", "--rounds", 0, "--run-dir", folder, *flags.split()]
+        command += ["--seeds", *range(1, runs + 1), "--total-timesteps", steps, "--eval-interval", 10**9]
+        command += ["--eval-episodes", 1, "--no-cuda"]
+        subprocess.run([str(word) for word in command], check=True, capture_output=True)
+        with (Path(folder) / "timing.csv").open() as stream:
+            row = next(csv.DictReader(stream))
+    return {part: float(row[part]) for part in ("act", "env", "learn")}
+
+
+def stable_baselines3_ppo(steps: int) -> None:
+    """Print SB3's steps per second on Cart-Pole, at the others' rollouts and networks; in a process of its own."""
+    import torch
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    torch.set_num_threads(1)
+    sizes = {"n_steps": 128, "batch_size": 128, "n_epochs": 4, "policy_kwargs": {"net_arch": [64, 64]}}
+    model = PPO("MlpPolicy", make_vec_env("CartPole-v1", 4), device="cpu", **sizes)
+    model.learn(1024)
+    start = time.perf_counter()
+    model.learn(steps, reset_num_timesteps=False)
+    print(f"SPS: {steps / (time.perf_counter() - start)}")
+
+
+def random_actions(env_id: str, steps: int) -> float:
+    """Steps per second of 10 environments in one process that do nothing else."""
+    sys.path.insert(0, str(ROOT))
+    import envs.vector
+
+    vector = envs.vector.make(env_id, 1, 10)
+    envs.vector.reset(vector, [1])
+    actions = [vector.action_space.sample() for _ in range(steps // 10)]
+    start = time.perf_counter()
+    for action in actions:
+        vector.step(action)
+    return steps / (time.perf_counter() - start)
+
+
+def bench_ppo(args: Args) -> None:
+    rollouts = "--num-steps 128 --num-minibatches 4"
+    programs = {  # name: flags, runs, steps of each
+        "Cart-Pole, ours, 60 runs": (f"--env-id CartPole-v1 {rollouts}", 60, 25_600),
+        "Cart-Pole, ours, 1 run": (f"--env-id CartPole-v1 {rollouts}", 1, 51_200),
+        "Acrobot, ours, 40 runs": ("--env-id Acrobot-v1", 40, 25_600),
+        f"{args.bullet}, minibatches of 64": (f"--env-id {args.bullet} --num-minibatches 20", 1, 12_800),
+        f"{args.bullet}, minibatches of 256": (f"--env-id {args.bullet} --num-minibatches 5", 1, 12_800),
+    }
+    speeds, shares = defaultdict(list), defaultdict(list)
+    for _ in range(args.rounds):
+        for name, (flags, runs, steps) in programs.items():
+            seconds = ours_ppo(flags, runs, steps)
+            total = sum(seconds.values())
+            speeds[name].append(runs * steps / total)
+            shares[name].append([value / total for value in seconds.values()])
+        speeds[f"{args.bullet}, random actions"].append(random_actions(args.bullet, 5_000))
+        if importlib.util.find_spec("stable_baselines3"):
+            command = [sys.executable, __file__, "stable-baselines3-ppo", "20480"]
+            speeds["Cart-Pole, Stable-Baselines3"].append(peer(command, 1))
+        if args.cleanrl:
+            command = [sys.executable, f"{args.cleanrl}/cleanrl/ppo.py", "--total-timesteps", "40960", "--no-cuda"]
+            speeds["Cart-Pole, CleanRL"].append(peer(command, 1, args.cleanrl))
+    print(f"Training steps/s of PPO on one thread, median (least to most) of {args.rounds} rounds\n")
+    print("| program | steps/s | share of act, env, learn, % |\n|---|---|---|")
+    for name, values in speeds.items():
+        parts = [f"{100 * statistics.median(part):.0f}" for part in zip(*shares[name], strict=True)]
+        spread = f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+        print(f"| {name} | {spread} | {', '.join(parts)} |")
+    print()
+    for ours, other in (
+        ("Cart-Pole, ours, 60 runs", "Cart-Pole, CleanRL"),
+        ("Cart-Pole, ours, 60 runs", "Cart-Pole, Stable-Baselines3"),
+        ("Cart-Pole, ours, 1 run", "Cart-Pole, CleanRL"),
+        (f"{args.bullet}, minibatches of 64", f"{args.bullet}, random actions"),
+        (f"{args.bullet}, minibatches of 256", f"{args.bullet}, random actions"),
+    ):
+        if speeds[ours] and speeds[other]:
+            ratio = statistics.median(a / b for a, b in zip(speeds[ours], speeds[other], strict=True))
+            print(f"{ours}, against {other}: {ratio:.2f}x")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["stable-baselines3"]:
+        stable_baselines3(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    elif sys.argv[1:2] == ["stable-baselines3-ppo"]:
+        stable_baselines3_ppo(int(sys.argv[2]))
+    else:
+        args = tyro.cli(Args, description=__doc__)
+        bench_ppo(args) if args.loop == "ppo" else bench_sac(args)

@@ -2,40 +2,52 @@
 
     python algos/ppo_imp.py                                                  # Cart-Pole, 5 seeds, 4 conditions
     python algos/ppo_imp.py --env-id Acrobot-v1 --seeds 1 2 3 --conditions ticket random_reinit
+    python algos/ppo_imp.py --env-id HopperBulletEnv-v0 --seeds 1 --prune actor
     python algos/ppo_imp.py --init kaiming --input-init-scale 0.1            # section 4.2: which inputs survive?
+    python algos/ppo_imp.py --rounds 0 --input-mask runs/NAME/tickets/round09_ticket_seed1.pt    # are they enough?
+    python algos/ppo_imp.py --evaluate runs/NAME/tickets/round09_ticket_seed1.pt --capture-video
+    python plot.py tickets runs/NAME
 
 Each round trains the full budget from the initial weights under the round's masks, takes the best checkpoint of the
 round, removes 20% of the weights that remain and rewinds (section 2). Round 0 is dense and shared by the conditions;
-after it every condition goes on with its own networks (section 3, table 1):
+after it every condition goes on with its own networks (section 3, figure 1):
     ticket              masks from its own trained networks, initial weights              (mask/weights)
     mask_permuted       the same, initial weights shuffled within each layer              (mask/permuted)
     permuted_permuted   each layer's mask shuffled, too                                   (permuted/permuted)
     random_reinit       a new random mask over all layers, new initial weights            (random/re-init)
 
 All runs (seeds x conditions) of a round are one batched program: every parameter has a leading run axis R and every
-batch is [R, ...]. It reads as one agent with one more axis. A run learns the same, bit for bit on one CPU thread,
-whatever runs train beside it: its randomness is keyed by (seed, round) and shared by the conditions of a seed.
+batch is [R, ...]. It reads as one agent with one more axis. A run of tanh networks learns the same, bit for bit on one
+CPU thread, whatever runs train beside it: its randomness is keyed by (seed, round) and shared by a seed's conditions.
 
 Writes the folder ``runs/{env}__ppo_imp__{actor or both}__{n}seeds__{hash}``, or ``--run-dir``:
     results.csv     a row per round and run: round, seed, condition; remaining (weights), remaining_fraction;
-                    best_return (the best evaluation of the round, as in the paper), best_retest (that checkpoint over
-                    100 new episodes: a maximum over noisy evaluations flatters), final_return, steps_to_best;
                     inputs_alive and alive_inputs (inputs with a weight left in the actor's first layer, and which);
-                    density_* of each layer
+                    density_* of each layer; best_return (the best evaluation of the round, as in the paper),
+                    best_retest (that checkpoint over 100 new episodes: a maximum over noisy evaluations flatters),
+                    final_return (of the last evaluation), steps_to_best
     curves.csv      a row per evaluation: round, seed, condition, step, return_mean, return_std
     tickets/        a file per round and run: masks, initial weights, best weights; su.load_ticket reads it
     config.json, timing.csv, checkpoint.pt, events.*
 The same command started again goes on after the last finished round, to the same results.
 
-Hyper-parameters: tables 3 and 5 (``DEFAULTS``). What the paper leaves silent, and what differs:
- 1. Rollouts of 128 steps, 4 minibatches, tanh, no learning-rate decay, gradient norm 0.5, advantages normalised
-    per rollout, no normalisation of observations or rewards: with these the best checkpoint of a dense agent solves
-    Cart-Pole, though not always the last one.
- 2. Evaluation every tenth of the budget, 20 episodes, most likely action; best_retest is ours.
- 3. Biases and the log-std are never pruned. Actor and critic share nothing. The optimizer is new in each round.
+Hyper-parameters: tables 3, 5, 7 and 9 (``TASKS``). What the paper leaves silent, and what differs:
+ 1. Rollouts of 64 steps of each environment for Cart-Pole and 128 for others; minibatches of 32 (Cart-Pole), 128
+    (Acrobot) and 64 transitions; tanh; learning rate falling to zero; gradient norm 0.5; advantages normalised per
+    rollout; rewards as they are. With these all dense agents of ten seeds solve Cart-Pole and Acrobot in the budget,
+    and stay there.
+ 2. Evaluation every tenth of the budget, 20 episodes (10 for Bullet, MuJoCo and Atari), mean or most likely action. Of
+    equal evaluations the later counts as the best, as it has trained longer. best_retest is ours.
+ 3. Biases and the log-std are never pruned. Actor and critic share nothing. The log-std does not depend on the state
+    and starts at 0. Actions are clipped to their bounds. The optimizer is new in each round.
  4. Every condition re-prunes its own trained networks, as in the authors' later code; --baseline-mask ticket takes
     the masks of the same seed's and round's ticket instead. Masks are shuffled entry by entry.
  5. At the time limit the value of the last observation is the future's, in training.
+ 6. MuJoCo is not in the paper: Bullet's hyper-parameters, and observations normalised by their running statistics,
+    which are rewound with the weights.
+ 7. Atari: table 9 with the Nature CNN, 512 units after it; sticky actions (0.25), four frames of 84 x 84, no other
+    tricks in the environment (see envs/vector.py); learning takes the sign of the rewards, returns do not.
+ 8. Weight decay is L2 through Adam on weights alone; dropout acts in updates, not while acting.
 """
 
 import math
