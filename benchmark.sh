@@ -11,30 +11,49 @@
 #
 # Run folders go to $OUT/runs/ (OUT: this folder), logs to $OUT/runs/logs/NAME-SCALE/, and runs/NAME-SCALE.txt lists
 # the folders of the finished runs for plot.py. JOBS runs at once (the number of cores), one torch thread each, with
-# PYTHON (python). A run of Humanoid takes up to 6 GB of memory, one of Ant 2, the others 1. Ctrl-C stops the runs at a
-# checkpoint; the same command goes on from there and skips what is finished. The same run in two experiments is one
-# folder: do not start two experiments at once that share runs.
+# PYTHON (python). Ctrl-C stops the runs; the same command goes on from their checkpoints and skips what is finished.
+# The same run in two experiments is one folder: do not start two experiments at once that share runs.
+#
+# Memory: a run of SAC takes 1 GB, on Ant 2, on Humanoid up to 6. In the lottery-ticket experiments (imp_...) all seeds
+# and conditions train together, as one run: 1 GB, but 30 MB for each Bullet environment (25 GB at paper scale,
+# behavioural cloning 13) and 0.8 GB for each seed and condition of an Atari game (17 GB). Such a run has a checkpoint
+# after each pruning round, so a Slurm job needs time for a whole round.
 #
 # To add an experiment, write one function below. The comment on its first line makes it one, and names the picture.
 
 # ---- Scales ----------------------------------------------------------------------------------------------------------
 
 set_scale() {
+    rounds="" steps="" bullet_steps="" updates=""
     case $scale in
         smoke)
             envs="Pendulum-v1" seeds="1"
             budget="--total-timesteps 800 --learning-starts 400 --eval-interval 400 --eval-episodes 2 --snr-interval 400"
+            classic="CartPole-v1" bullet="HopperBulletEnv-v0" classic_round=01 bullet_round=01 rounds=" --rounds 1"
+            steps=" --total-timesteps 1280 --eval-interval 1280" updates=" --updates 40 --transitions 400"
+            bullet_steps="$steps --conditions ticket"
             ;;
         small)
             envs="HalfCheetah-v5" seeds="1 2 3"
             budget="--total-timesteps 200000"
+            classic="CartPole-v1" bullet="HopperBulletEnv-v0" rounds=" --rounds 15"
+            bullet_steps=" --total-timesteps 300000 --eval-interval 30000 --conditions ticket"
             ;;
         paper)
             envs="HalfCheetah-v5 Hopper-v5 Walker2d-v5 Ant-v5 Humanoid-v5" seeds="1 2 3 4 5 6 7 8 9 10"
             budget="--total-timesteps 1000000"
+            classic="CartPole-v1 Acrobot-v1"
+            bullet="HalfCheetahBulletEnv-v0 HopperBulletEnv-v0 Walker2DBulletEnv-v0 AntBulletEnv-v0"
             ;;
     esac
 }
+
+# The pruning round whose ticket says which inputs imp_retrain and imp_retrain_bullet leave to dense agents: one in
+# which inputs are gone and the ticket is still as good as the dense agent. The pictures of imp_inputs and
+# imp_inputs_bullet show it. With scaled initial weights on Cart-Pole two seeds had angle and velocity of the pole left
+# in rounds 4 to 6, and from round 7 on one of them had lost the velocity, too. Acrobot is not tried yet. On Bullet the
+# paper says "approximately 10%" of the weights, which is round 10.
+classic_round=05 bullet_round=10
 
 # ---- SAC (Graesser et al. 2022) --------------------------------------------------------------------------------------
 # A flag that changes nothing, such as --sparsity with dense or --sparsity-distribution with small, still gives another
@@ -300,6 +319,155 @@ sac_output_layer() { # figure 14 (plot.py sparsity): ERK and uniform, all layers
     done
 }
 
+# ---- Lottery tickets (Vischer et al. 2022) ---------------------------------------------------------------------------
+# All seeds and conditions of a command train together, in one run folder. Budgets of a round, networks and 20 rounds
+# are the scripts' defaults for each task, from tables 2 to 9 of the paper, so paper scale has no flags for them. Seeds
+# are 10, and 5 on Atari; the paper has 15 on Cart-Pole and Acrobot in figures 2, 3 and 11.
+# What the paper does with DQN (figures 4, 5, 6, 9, 10, 13, 14) waits for a script of its own. Figure 12, PPO on
+# MazeGrid and DQN on Cart-Pole, is left out, as neither MazeGrid nor that script exists yet.
+
+ppo() { # ENV [--FLAG ...]
+    local budget=$steps
+    case $1 in *Bullet*) budget=$bullet_steps ;; esac
+    echo "algos/ppo_imp.py --env-id $* --seeds $seeds$rounds$budget"
+}
+
+bc() { # ENV [--FLAG ...]; nothing where algos/experts/ has no teacher (its README.md says how to make one)
+    if [ -f "$root/algos/experts/$1.pt" ]; then
+        echo "algos/bc_distill.py --env-id $* --seeds $seeds$rounds$updates"
+    fi
+}
+
+# Where another experiment reads the tickets of a run, its folder has a name that is known beforehand. With a --FLAG
+# that changes results it needs another OUT: a run folder takes no other run, and says so.
+run_dir() { # ENV WHAT
+    echo "runs/$1__ppo_imp__$2-$scale"
+}
+
+ppo_default() { # ENV: the run with nothing but defaults, which many figures share
+    case $1 in
+        *Bullet*) ppo "$1" --run-dir "$(run_dir "$1" default)" ;;
+        *) ppo "$1" ;;
+    esac
+}
+
+ppo_retrained() { # ENV WHAT ROUND: dense agents that see only the inputs of the first seed's ticket
+    rounds=" --rounds 0" ppo "$1" --input-mask "$(run_dir "$1" "$2")/tickets/round$3_ticket_seed1.pt"
+}
+
+imp_rl_bc() { # figures 1, 2, 3 (plot.py tickets): four conditions, PPO against behavioural cloning
+    # Figure 1, right, is the mean over the Bullet tasks, normalised, which plot.py does not draw. Cloning needs an
+    # expert in algos/experts/; for one in another place there is bc_distill.py --teacher FILE.
+    case $scale in paper) classic="$classic $bullet" ;; esac
+    for env in $classic; do
+        ppo_default "$env"
+        bc "$env"
+    done
+}
+
+imp_on_policy() { # figure 4 (plot.py tickets): four conditions, PPO on Bullet and Atari, at small scale on Acrobot
+    # The text of the paper does not name its games; these are the first three of Graesser et al. 2022.
+    case $scale in
+        smoke | small) bullet="Acrobot-v1" games="" ;;
+        paper) games="MsPacman Pong Qbert" ;;
+    esac
+    for env in $bullet; do
+        ppo_default "$env"
+    done
+    seeds="1 2 3 4 5"
+    for game in $games; do
+        ppo_default "ALE/$game-v5"
+    done
+}
+
+imp_inputs_bullet() { # figure 7 (plot.py inputs): which inputs Bullet agents lose; imp_retrain_bullet comes after it
+    for env in $bullet; do
+        ppo_default "$env"
+    done
+}
+
+imp_retrain_bullet() { # figure 7 (plot.py tickets): dense Bullet agents with all inputs and with the surviving ones
+    # Start it when imp_inputs_bullet is finished, with the same --FLAGs: it reads tickets of those runs.
+    # A run that does not find its ticket fails and says so; start it again later.
+    for env in $bullet; do
+        ppo_default "$env"
+        ppo_retrained "$env" default $bullet_round
+    done
+}
+
+imp_inputs() { # figure 8 (plot.py inputs --where env_id=CartPole-v1): which inputs are lost, by initial weights
+    # For the paper's other task --where env_id=Acrobot-v1. imp_retrain comes after it.
+    for env in $classic; do
+        ppo_default "$env"
+        ppo "$env" --input-init-scale 0.1 --conditions ticket --run-dir "$(run_dir "$env" small-input-init)"
+        ppo "$env" --init xavier --conditions ticket
+    done
+}
+
+imp_retrain() { # figure 8, bottom (plot.py tickets): dense agents with all inputs and with the surviving ones
+    # Start it when imp_inputs is finished, with the same --FLAGs: it reads tickets of its runs with --input-init-scale.
+    # A run that does not find its ticket fails and says so; start it again later.
+    for env in $classic; do
+        ppo_default "$env"
+        ppo_retrained "$env" small-input-init $classic_round
+    done
+}
+
+imp_sizes() { # figure 11 (plot.py tickets): sizes of the networks, PPO and behavioural cloning
+    # The sizes of the students are those of tables 2 and 4. Those of the agents are not in the paper. What stands first
+    # is the default. The paper's figure has numbers of weights on its axis, which are the column remaining here.
+    for env in $classic; do
+        case $env in
+            CartPole*) agents="128,128 256,256" students="256,256" ;;
+            Acrobot*) agents="256,128 512,256" students="256,128 512,256" ;;
+        esac
+        ppo_default "$env"
+        for size in $agents; do
+            ppo "$env" --hidden-sizes "${size/,/ }" --conditions ticket permuted_permuted
+        done
+        bc "$env"
+        for size in $students; do
+            bc "$env" --hidden-sizes "${size/,/ }" --conditions ticket permuted_permuted
+        done
+    done
+}
+
+# The paper's figure 14 has a DQN agent on MazeGrid. These are its counterparts with PPO.
+
+imp_regularisation() { # figure 14, left, centre (plot.py tickets): with and without weight decay, and dropout
+    for env in $classic; do
+        ppo_default "$env"
+        ppo "$env" --weight-decay 0.1
+        ppo "$env" --dropout 0.1
+    done
+}
+
+imp_rewind() { # figure 14, right (plot.py tickets): rewinding to the weights after 2%, 8% and 80% of training
+    # In the paper 100,000, 400,000 and 4,000,000 of 5,000,000 steps.
+    for env in $classic; do
+        case $env in
+            CartPole*) moments="1600 6400 64000" ;;
+            Acrobot*) moments="10000 40000 400000" ;;
+        esac
+        case $scale in smoke) moments="1024" ;; esac
+        ppo_default "$env"
+        for moment in $moments; do
+            ppo "$env" --rewind-steps "$moment"
+        done
+    done
+}
+
+imp_prune_critic() { # figure 15 (plot.py tickets): prune actor and critic, or the actor alone
+    case $scale in paper) classic=$bullet ;; esac
+    for env in $classic; do
+        ppo_default "$env"
+        case $env in
+            *Bullet*) ppo "$env" --prune actor ;;
+            *) ppo "$env" --prune both ;;
+        esac
+    done
+}
+
 # ---- From here on nothing needs a change for a new experiment --------------------------------------------------------
 
 fail() {
@@ -329,9 +497,14 @@ list() {
     done < <(experiments)
 }
 
-log_of() { # a command's log, named by what tells the command from the experiment's others
+label_of() { # what tells a command from the experiment's others
     local flags=${1%% --total-timesteps*}
-    flags=${flags#algos/}
+    echo "${flags%% --seeds*}"
+}
+
+log_of() { # a command's log, named by its label
+    local flags
+    flags=$(label_of "${1#algos/}")
     flags=${flags//--/}
     echo "$logs/${flags//[ \/]/_}.txt"
 }
@@ -359,12 +532,13 @@ collect() { # book the runs that have ended
             result=failed
             failures="$failures  ${running[pid]}"$'\n'"    $log: $(tail -n 1 "$log")"$'\n'
         fi
-        if [ "$status" -eq 0 ]; then # the name of the run's folder, from the last of the lines that have it
-            sed -n -e 's/ is finished; --fresh .*//p' -e 's/^final score.*(\(.*\))$/\1/p' "$log" |
-                tail -n 1 | sed 's/.*\///' >> "$folders"
+        if [ "$status" -eq 0 ]; then # the run's folder, as seen from runs/, from the last of the lines that have it
+            sed -n -e 's/ is finished; --fresh .*//p' -e 's/^final score.*(\(.*\))$/\1/p' \
+                -e 's/^draw: python plot\.py tickets //p' "$log" |
+                tail -n 1 | sed -e 's/^runs\///' -e t -e 's/^[^/]/..\/&/' >> "$folders"
         fi
         results="$results$result"$'\n'
-        printf '[%d/%d] %-7s  %s\n' "$(count .)" "$total" "$result" "${running[pid]%% --total-timesteps*}"
+        printf '[%d/%d] %-7s  %s\n' "$(count .)" "$total" "$result" "$(label_of "${running[pid]}")"
         unset "running[pid]"
     done
 }

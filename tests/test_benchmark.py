@@ -12,6 +12,8 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import bc_distill
+import ppo_imp
 import pytest
 import sac_rigl
 
@@ -21,6 +23,7 @@ pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="benchmark.
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALES = ("smoke", "small", "paper")
+SCRIPTS = {"sac_rigl": sac_rigl, "ppo_imp": ppo_imp, "bc_distill": bc_distill}
 SPACES = {  # dimensions of observations and actions
     "HalfCheetah-v5": (17, 6),
     "Hopper-v5": (11, 3),
@@ -39,13 +42,13 @@ def benchmark(*arguments, **environment):
 
 @cache
 def printed(name, scale):
-    """The argument lists of an experiment's commands."""
+    """An experiment's commands: the name of the script and the flags of each."""
     result = benchmark(name, scale, LAUNCH="print", PYTHON="python")
     assert result.returncode == 0 and not result.stderr
-    prefix = ["cd", str(ROOT), "&&", "python", "algos/sac_rigl.py"]
     commands = [shlex.split(line) for line in result.stdout.splitlines()]
-    assert all(command[:5] == prefix for command in commands)
-    return [command[5:] for command in commands]
+    assert all(command[:4] == ["cd", str(ROOT), "&&", "python"] for command in commands)
+    assert all(re.fullmatch(r"algos/\w+\.py", command[4]) for command in commands)
+    return [(Path(command[4]).stem, tuple(command[5:])) for command in commands]
 
 
 @cache
@@ -57,35 +60,55 @@ def listed():
 
 
 @cache
-def parse_flags(flags):
+def parse_flags(script, flags):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["sac_rigl.py", *flags])
-        return sac_rigl.parse_args()
+        patch.setattr(sys, "argv", [f"{script}.py", *flags])
+        return SCRIPTS[script].parse_args()
 
 
-def parse(flags):
-    """The script's Args. Seed and task are put in afterwards, so that few command lines need parsing. A task's own
-    default of --learning-starts is lost by that, which makes no two runs alike or different."""
+def parse(script, flags):
+    """The script's Args. Seed and task of sac_rigl are put in afterwards, so that few command lines need parsing. A
+    task's own default of --learning-starts is lost by that, which makes no two runs alike or different."""
+    if script != "sac_rigl":
+        return parse_flags(script, flags)
     flags, given = list(flags), {}
     for flag in ("--env-id", "--seed"):
         i = flags.index(flag)
         _, given[flag] = flags.pop(i), flags.pop(i)
-    return replace(parse_flags(tuple(flags)), env_id=given["--env-id"], seed=int(given["--seed"]))
+    return replace(parse_flags(script, tuple(flags)), env_id=given["--env-id"], seed=int(given["--seed"]))
 
 
-def names(flag_lists):
-    return [su.run_name(parse(flags), "sac_rigl", "x") for flags in flag_lists]
+def folder(script, args):
+    """The folder of a run, in runs/."""
+    return args.run_dir.removeprefix("runs/") or su.run_name(args, script, getattr(args, "prune", "x"))
+
+
+def names(commands):
+    return [folder(script, parse(script, flags)) for script, flags in commands]
+
+
+def ticket_runs(name, scale="paper"):
+    """(script, Args) of a lottery-ticket experiment's commands."""
+    return [(script, parse(script, flags)) for script, flags in printed(name, scale)]
+
+
+def apart(first, second):
+    """The flags in which two runs differ, but for the folder."""
+    return {flag for flag, value in vars(first).items() if vars(second)[flag] != value} - {"run_dir"}
 
 
 # ---- What it would start ---------------------------------------------------------------------------------------------
 
 
-def test_list_has_an_experiment_for_every_figure_of_sac():
-    text = benchmark("list").stdout
-    assert {int(n) for line in re.findall(r"figures? ([\d, ]+)", text) for n in re.findall(r"\d+", line)} == {
-        *(1, 2, 3, 4, 5, 9, 12, 13, 14, 15)
-    }
-    assert len(listed()) == 13
+@pytest.mark.parametrize(
+    ("prefix", "experiments", "figures"),
+    [("sac_", 13, {1, 2, 3, 4, 5, 9, 12, 13, 14, 15}), ("imp_", 10, {1, 2, 3, 4, 7, 8, 11, 14, 15})],
+)
+def test_list_has_an_experiment_for_every_figure(prefix, experiments, figures):
+    lines = [line for line in benchmark("list").stdout.splitlines() if line.startswith(prefix)]
+    assert len(lines) == experiments
+    texts = re.findall(r"figures? ([\d, ]+)", "\n".join(lines))
+    assert {int(n) for text in texts for n in re.findall(r"\d+", text)} == figures
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -93,11 +116,11 @@ def test_every_command_is_a_feasible_run_of_its_own(scale):
     for name, counts in listed().items():
         commands = printed(name, scale)
         assert len(commands) == counts[SCALES.index(scale)] > 0
-        runs = [parse(flags) for flags in commands]
+        runs = [parse(*command) for command in commands]
         assert all(run.threads == 1 for run in runs)
         # Two commands of the same run would meet in one folder.
-        assert len({su.run_name(run, "sac_rigl", "x") for run in runs}) == len(commands), name
-        for run in (run for run in runs if run.seed == 1):
+        assert len(set(names(commands))) == len(commands), name
+        for run in (run for run in runs if isinstance(run, sac_rigl.Args) and run.seed == 1):
             obs_dim, action_dim = SPACES[run.env_id]
             actor = obs_dim * 256 + 256 * 256 + 256 * 2 * action_dim
             critics = 2 * ((obs_dim + action_dim) * 256 + 256 * 256 + 256)
@@ -111,12 +134,12 @@ def test_halfcheetah_is_the_table_of_the_documentation():
     common = "--env-id HalfCheetah-v5 --total-timesteps 200000 --sparsity 0.9"
     methods = ["dense", "rigl", "static", "set", "prune", "small", "rigl --update-interval 200"]
     wanted = [f"{common} --method {method} --seed {seed}".split() for seed in (1, 2, 3) for method in methods]
-    assert names(printed("sac_halfcheetah", "small")) == names(wanted)
+    assert names(printed("sac_halfcheetah", "small")) == names(("sac_rigl", flags) for flags in wanted)
 
 
 def test_experiments_share_the_runs_that_they_have_in_common():
     def runs(name, **conditions):
-        args = [parse(flags) for flags in printed(name, "paper")]
+        args = [parse(*command) for command in printed(name, "paper")]
         args = [a for a in args if all(getattr(a, key) == value for key, value in conditions.items())]
         assert args
         return {su.run_name(a, "sac_rigl", "x") for a in args}
@@ -138,6 +161,102 @@ def test_experiments_share_the_runs_that_they_have_in_common():
     assert runs("sac_output_layer", dense_output_layer=False, sparsity_distribution="erk") <= scaling
 
 
+# The experiments of Vischer et al.
+TICKETS = re.findall(r"^(imp_\w+)\(\) \{ # ", (ROOT / "benchmark.sh").read_text(), re.MULTILINE)
+
+
+def test_ticket_experiments_share_the_runs_that_they_have_in_common():
+    folder_of, args_of = {}, {}
+    for name in TICKETS:
+        for scale in SCALES:
+            for script, args in ticket_runs(name, scale):
+                run = su.run_name(args, script, "x")  # the same for the same results, wherever the folder is
+                assert folder_of.setdefault(run, folder(script, args)) == folder_of[run], (name, scale)
+                assert not apart(args_of.setdefault(folder(script, args), args), args), (name, scale)
+
+    def runs(name, scale="paper"):
+        return set(names(printed(name, scale)))
+
+    assert runs("imp_inputs_bullet") <= runs("imp_on_policy") & runs("imp_rl_bc") & runs("imp_prune_critic")
+    assert len(runs("imp_inputs_bullet")) == len(runs("imp_retrain_bullet") & runs("imp_inputs_bullet")) == 4
+    for name in ("imp_inputs", "imp_retrain", "imp_sizes", "imp_regularisation", "imp_rewind"):
+        assert len(runs(name) & runs("imp_rl_bc")) >= 2
+        assert runs(name, "small") & runs("imp_rl_bc", "small")
+    assert len(runs("imp_sizes") & runs("imp_rl_bc")) == 4  # PPO and behavioural cloning on both tasks
+
+
+def test_ticket_runs_at_paper_scale_are_those_of_the_scripts_defaults():
+    seeds = ["--seeds", *map(str, range(1, 11))]
+    for script, args in ticket_runs("imp_rl_bc"):
+        assert not apart(args, parse_flags(script, ("--env-id", args.env_id, *seeds)))
+    assert {args.env_id for script, args in ticket_runs("imp_rl_bc") if script == "ppo_imp"} == {
+        *("CartPole-v1", "Acrobot-v1", "HalfCheetahBulletEnv-v0", "HopperBulletEnv-v0"),
+        *("Walker2DBulletEnv-v0", "AntBulletEnv-v0"),
+    }
+    atari = [args for _, args in ticket_runs("imp_on_policy") if args.env_id.startswith("ALE/")]
+    assert atari and all(args.seeds == (1, 2, 3, 4, 5) and args.prune == "actor" for args in atari)
+    for name in TICKETS:
+        assert {args.rounds for _, args in ticket_runs(name)} <= ({0, 20} if "retrain" in name else {20})
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_cloning_is_started_for_the_tasks_that_have_an_expert(scale):
+    for name in ("imp_rl_bc", "imp_sizes"):
+        tasks = {args.env_id for script, args in ticket_runs(name, scale) if script == "ppo_imp"}
+        cloned = {args.env_id for script, args in ticket_runs(name, scale) if script == "bc_distill"}
+        assert "CartPole-v1" in cloned == {env for env in tasks if (ROOT / f"algos/experts/{env}.pt").exists()}
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("imp_prune_critic", [{"prune"}]),
+        ("imp_regularisation", [{"weight_decay"}, {"dropout"}]),
+        ("imp_rewind", [{"rewind_steps"}]),
+        ("imp_inputs", [{"input_init_scale", "conditions"}, {"init", "conditions"}]),
+        ("imp_sizes", [{"hidden_sizes", "conditions"}]),
+        ("imp_retrain", [{"input_mask", "rounds"}]),
+        ("imp_retrain_bullet", [{"input_mask", "rounds"}]),
+    ],
+)
+def test_ticket_runs_differ_from_the_default_in_what_the_figure_is_about(name, flags):
+    for scale in SCALES:
+        default, variants = {}, {}
+        for script, args in ticket_runs(name, scale):  # a task's first run is its default
+            first = default.setdefault((script, args.env_id), args)
+            if args is not first:
+                variants.setdefault((script, args.env_id), []).append(apart(first, args))
+        assert all(key in variants for key in default if key[0] == "ppo_imp")
+        for differences in variants.values():
+            assert all(difference in flags for difference in differences)
+        for difference in flags:
+            assert any(difference in differences for differences in variants.values()), (scale, difference)
+
+
+def test_rewinding_is_to_shares_of_the_budget_and_bullet_prunes_the_critic():
+    shares = {}
+    for _, args in ticket_runs("imp_rewind"):
+        shares.setdefault(args.env_id, []).append(args.rewind_steps / args.total_timesteps)
+    assert list(shares.values()) == [[0, 0.02, 0.08, 0.8]] * 2
+    both, actor = [[a for _, a in ticket_runs("imp_prune_critic") if a.prune == prune] for prune in ("both", "actor")]
+    assert [args.env_id for args in both] == [args.env_id for args in actor] and len(both) == 4
+    assert all("Bullet" in args.env_id for args in both)
+
+
+def test_inputs_of_the_retrained_are_those_of_a_run_of_the_experiment_before():
+    for name, before in (("imp_retrain", "imp_inputs"), ("imp_retrain_bullet", "imp_inputs_bullet")):
+        for scale in SCALES:
+            there = {folder(script, args): args for script, args in ticket_runs(before, scale)}
+            masked = [args for _, args in ticket_runs(name, scale) if args.input_mask]
+            assert masked
+            for args in masked:
+                runs, run, tickets, file = Path(args.input_mask).parts
+                round_ = int(re.fullmatch(r"round(\d\d)_ticket_seed1\.pt", file)[1])
+                assert (runs, tickets) == ("runs", "tickets") and there[run].env_id == args.env_id
+                assert 0 < round_ <= there[run].rounds and 1 in there[run].seeds
+                assert there[run].input_init_scale == (0.1 if name == "imp_retrain" else 1)
+
+
 def test_a_printed_command_runs_as_it_stands(tmp_path):
     (tmp_path / "o u t").mkdir()
     result = benchmark("sac_actor_share", "paper", "--dry-run", LAUNCH="print", OUT=tmp_path / "o u t")
@@ -157,6 +276,14 @@ def table(result):
     return [int(n) for n in lines[head + 1].split()[2:]]
 
 
+def draw(result, cwd):
+    """What plot.py prints when it is started as the last line says."""
+    command = result.stdout.splitlines()[-1].removeprefix("draw: ")
+    drawn = subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, text=True)
+    assert drawn.returncode == 0, drawn.stderr
+    return drawn.stdout
+
+
 def test_runs_pass_then_are_skipped_and_can_be_drawn(tmp_path):
     quick = ["--total-timesteps", "30", "--learning-starts", "20", "--snr-interval", "5"]
     first = benchmark("sac_snr", "smoke", *quick, OUT=tmp_path, JOBS=2)
@@ -170,11 +297,36 @@ def test_runs_pass_then_are_skipped_and_can_be_drawn(tmp_path):
     assert sorted((tmp_path / "runs" / "sac_snr-smoke.txt").read_text().split()) == sorted(folders)
     assert results == {folder: (tmp_path / "runs" / folder / "results.csv").read_bytes() for folder in folders}
 
-    draw = again.stdout.splitlines()[-1].removeprefix("draw: ")
-    drawn = subprocess.run(["bash", "-c", draw], cwd=tmp_path, capture_output=True, text=True)
-    assert drawn.returncode == 0, drawn.stderr
-    assert "| Pendulum-v1 | rigl 90% | 1 |" in drawn.stdout
+    assert "| Pendulum-v1 | rigl 90% | 1 |" in draw(again, tmp_path)
     assert (tmp_path / "figures" / "curves.png").stat().st_size > 0
+
+
+def test_ticket_runs_pass_and_can_be_drawn(tmp_path):
+    """Both scripts, and a run in a named folder whose ticket another experiment reads."""
+    quick = ["--eval-episodes", "5"]
+    result = benchmark("imp_rl_bc", "smoke", *quick, OUT=tmp_path, JOBS=2)
+    assert (result.returncode, table(result)) == (0, [2, 0, 0]), result.stdout + result.stderr
+    folders = (tmp_path / "runs" / "imp_rl_bc-smoke.txt").read_text().split()
+    assert sorted(folder.split("__")[1] for folder in folders) == ["bc_distill", "ppo_imp"]
+    drawn = draw(result, tmp_path)
+    assert "| CartPole-v1 | PPO | ticket | 1 |" in drawn
+    assert "| CartPole-v1 | behavioural cloning | random_reinit | 1 |" in drawn
+
+    # A run whose ticket is not there yet fails and says so; the other one, which two experiments share, is finished.
+    result = benchmark("imp_retrain", "smoke", *quick, OUT=tmp_path, JOBS=2)
+    assert (result.returncode, table(result)) == (1, [0, 1, 1]), result.stdout + result.stderr
+    assert "error: cannot read runs/CartPole-v1__ppo_imp__small-input-init-smoke/tickets/round01" in result.stdout
+
+    result = benchmark("imp_inputs", "smoke", *quick, OUT=tmp_path, JOBS=2)
+    assert (result.returncode, table(result)) == (0, [2, 0, 1]), result.stdout + result.stderr
+    assert "CartPole-v1__ppo_imp__small-input-init-smoke" in (
+        (tmp_path / "runs" / "imp_inputs-smoke.txt").read_text().split()
+    )
+    assert "pole angle" in draw(result, tmp_path)
+    result = benchmark("imp_retrain", "smoke", *quick, OUT=tmp_path, JOBS=2)
+    assert (result.returncode, table(result)) == (0, [1, 0, 1]), result.stdout + result.stderr
+    assert len(set((tmp_path / "runs" / "imp_retrain-smoke.txt").read_text().split())) == 2
+    assert "input-mask runs/CartPole-v1__ppo_imp__small-input-init-smoke" in draw(result, tmp_path)
 
 
 def program(folder, body):
@@ -183,6 +335,39 @@ def program(folder, body):
     file.write_text(f"#!/bin/sh\ncd {shlex.quote(str(folder))}\n{body}\n")
     file.chmod(0o755)
     return file
+
+
+@pytest.mark.parametrize("name", [*TICKETS, "sac_halfcheetah", "sac_actor_share", "sac_output_layer"])
+def test_logs_have_names_of_their_own(tmp_path, name):
+    program(tmp_path, 'for word; do echo "$word" >> words; done').rename(tmp_path / "sbatch")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    for scale in SCALES if name in TICKETS else ("smoke", "small"):
+        assert benchmark(name, scale, OUT=tmp_path, LAUNCH="slurm", PATH=path).returncode == 0
+        words = (tmp_path / "words").read_text().splitlines()
+        (tmp_path / "words").unlink()
+        logs = [Path(word.removeprefix("--output=")) for word in words if word.startswith("--output=")]
+        assert len(set(logs)) == len(logs) == len(printed(name, scale))
+        assert all(log.parent == tmp_path / "runs" / "logs" / f"{name}-{scale}" for log in logs)
+        assert max(len(log.name) for log in logs) < 150
+
+
+def test_folders_are_listed_as_they_lie_from_the_list(tmp_path):
+    """Whichever line names it, and wherever --run-dir puts it."""
+    lines = {
+        "runs/a": "a",
+        f"{tmp_path}/runs/b": f"{tmp_path}/runs/b",
+        "elsewhere/c d": "../elsewhere/c d",
+    }
+    for run_dir, listed_as in lines.items():
+        for line in (
+            f"draw: python plot.py tickets {run_dir}",
+            f"{run_dir} is finished; --fresh would start it over",
+            f"final score (mean of the last 1 of 3 evaluations): 5.0 ({run_dir})",
+        ):
+            python = program(tmp_path, f"echo {shlex.quote(line)}")
+            result = benchmark("imp_on_policy", "smoke", OUT=tmp_path, PYTHON=python)
+            assert result.returncode == 0
+            assert (tmp_path / "runs" / "imp_on_policy-smoke.txt").read_text() == f"{listed_as}\n"
 
 
 def test_a_failed_run_is_named_with_its_log_and_the_others_go_on(tmp_path):
