@@ -562,10 +562,11 @@ def describe_returns(returns: np.ndarray) -> str:
 
 # ---- Run folders -----------------------------------------------------------------------------------------------------
 
-# Flags that cannot change a run's results: not part of its identity, and free to differ when it is resumed.
+# Flags that cannot change a run's results: not part of its identity, and free to differ when it is resumed. More rounds
+# of pruning only add to what is there.
 FREE_FLAGS = frozenset(
     ("run_dir", "fresh", "checkpoint_interval", "threads", "cuda", "track", "wandb_project_name", "wandb_entity")
-    + ("capture_video", "evaluate", "dry_run", "async_envs")
+    + ("capture_video", "evaluate", "dry_run", "async_envs", "rounds")
 )
 
 
@@ -593,8 +594,9 @@ def run_name(args: Any, script: str, variant: str) -> str:
 def start_run(args: Any, folder: Path) -> dict[str, Any] | None:
     """Make or reopen a run's folder. Returns the checkpoint to go on from, or None to start at the beginning.
 
-    A finished run says so and ends the program with status 0. A folder that holds a run with other result-changing
-    arguments, that is no run folder, or that another process is using is refused. ``args.fresh`` empties it first.
+    A finished run says so and ends the program with status 0, unless ``args.rounds`` now asks for more. A folder that
+    holds a run with other result-changing arguments, that is no run folder, or that another process is using is
+    refused. ``args.fresh`` empties it first.
     """
     config_file, checkpoint_file = folder / "config.json", folder / "checkpoint.pt"
     now = json.loads(json.dumps(asdict(args)))  # as it reads back: a tuple becomes a list
@@ -627,7 +629,7 @@ def start_run(args: Any, folder: Path) -> dict[str, Any] | None:
         checkpoint = torch.load(checkpoint_file, weights_only=True, map_location="cpu")
     except OSError as error:
         fail(f"cannot use {folder} as a run folder: {error.strerror}")
-    if checkpoint["finished"]:
+    if checkpoint["finished"] and checkpoint.get("round", 0) >= getattr(args, "rounds", 0):
         print(f"{folder} is finished; --fresh would start it over")
         raise SystemExit(0)
     return checkpoint

@@ -72,7 +72,7 @@ class Args:
     teacher: str = ""
     """a ticket of ppo_imp.py; default algos/experts/ENV_ID.pt"""
     rounds: int = 20
-    """pruning rounds, after the dense round 0"""
+    """pruning rounds, after the dense round 0; a run goes on from where it is if there are more than before"""
     run_dir: str = ""
     """folder to write to"""
     fresh: bool = False
@@ -471,7 +471,7 @@ if __name__ == "__main__":
         after |= {"results": results, "curves": curves, "timings": timings, "starts": starts}
         su.save_checkpoint(run_dir / "checkpoint.pt", after)
 
-    data_file.unlink()
+    data_file.unlink(missing_ok=True)
     progress.close()
     writer.close()
     for condition in ("dense", *args.conditions):

@@ -76,7 +76,7 @@ class Args:
     total_timesteps: int = 5_000_000
     """environment steps of a run in each round; default by task"""
     rounds: int = 20
-    """pruning rounds, after the dense round 0"""
+    """pruning rounds, after the dense round 0; a run goes on from where it is if there are more than before"""
     run_dir: str = ""
     """folder to write to"""
     fresh: bool = False
@@ -214,8 +214,8 @@ class Replay:
 
     A column of T rows for each environment. A row is one step: the observation, the action taken, the reward and
     whether the episode terminated. The observation that the step led to is that of the next row, so each is stored
-    once, and binary ones as bits. After the last step of an episode comes a row that holds only its last observation: like the
-    newest row of each column, whose next one is not there yet, it has priority zero and is never drawn.
+    once, and binary ones as bits. After the last step of an episode comes a row that holds only its last observation:
+    like the newest row of each column, whose next one is not there yet, it has priority zero and is never drawn.
     """
 
     def __init__(self, runs: int, n_envs: int, size: int, obs_space: gym.spaces.Box, obs_dim: int, alpha: float):
@@ -232,8 +232,11 @@ class Replay:
         self.newest, self.full = -1, False
         self.real = np.zeros((runs, n_envs), bool)  # is the newest row a step, not the last observation of an episode?
 
-    def add(self, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, terminated: np.ndarray, real: np.ndarray):
-        """A row of every environment: obs [R, N, dim], the others [R, N]; ``real`` is False where an episode was over."""
+    def add(
+        self, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, terminated: np.ndarray, real: np.ndarray
+    ) -> None:
+        """A row of every environment: obs [R, N, dim], the others [R, N]. ``real`` is False in the row after an
+        episode's last step."""
         if self.newest >= 0:  # its next observation is here now
             self.priority[:, self.newest] = np.where(self.real, self.largest, 0)
         self.newest = (self.newest + 1) % self.rows

@@ -93,7 +93,7 @@ class Args:
     total_timesteps: int = 80_000
     """environment steps of a run in each round; default by task"""
     rounds: int = 20
-    """pruning rounds, after the dense round 0"""
+    """pruning rounds, after the dense round 0; a run goes on from where it is if there are more than before"""
     run_dir: str = ""
     """folder to write to"""
     fresh: bool = False
