@@ -12,7 +12,7 @@ run's rows follows from its seed, whichever runs are stepped beside it.
 import difflib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gymnasium as gym
@@ -22,46 +22,85 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from envs import classic
 
 
+class NextStep(gym.vector.VectorWrapper):
+    """gymnasium's NEXT_STEP for environments that freeze a row whose episode has ended (DISABLED): the step after the
+    last one of an episode ignores its action, gives reward 0 and the first observation of the next episode."""
+
+    def __init__(self, env: VectorEnv):
+        super().__init__(env)
+        self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def reset(self, **kwargs):
+        self.ended = np.zeros(self.num_envs, dtype=bool)
+        return self.env.reset(**kwargs)
+
+    def step(self, actions):
+        obs, reward, terminated, truncated, info = self.env.step(actions)
+        if self.ended.any():
+            obs, _ = self.env.reset(options={"reset_mask": self.ended})
+            terminated, truncated = terminated & ~self.ended, truncated & ~self.ended
+        self.ended = terminated | truncated
+        return obs, reward, terminated, truncated, info
+
+
 def make(
-    env_id: str, runs: int, envs_per_run: int, processes: bool = False, render: bool = False, max_clients: int = 1000
+    env_id: str,
+    runs: int,
+    envs_per_run: int,
+    next_step: bool = False,
+    processes: bool = False,
+    render: bool = False,
+    matrix_seeds: Sequence[int] | None = None,
 ) -> VectorEnv:
     """runs * envs_per_run environments, each in a process of its own with ``processes``.
 
-    Cart-Pole, Acrobot and Mountain Car are those of ``envs.classic``; ALE/* ids are ALE's vector environment with four
-    stacked grey frames of 84 x 84 bytes and sticky actions, but without random no-ops, fire resets, ends of episodes
-    at the loss of a life and clipped rewards; all others are gymnasium's. Raises ValueError, in one line, if there is
-    no such task or its observations are neither vectors nor pictures, or its actions neither Discrete nor Box.
+    Autoreset is SAME_STEP, or with ``next_step`` NEXT_STEP. Cart-Pole, Acrobot and Mountain Car are those of
+    ``envs.classic``, MazeGrid* those of ``envs.mazegrid`` (the entangled one with a matrix for each run, by
+    ``matrix_seeds``), MinAtar/* those of ``envs.minatar``; ALE/* ids are ALE's vector environment with four stacked
+    grey frames of 84 x 84 bytes and sticky actions, but without random no-ops, fire resets, ends of episodes at the
+    loss of a life and clipped rewards; all others are gymnasium's. Raises ValueError, in one line, if there is no such
+    task or its observations are neither vectors nor pictures, or its actions neither Discrete nor Box.
     """
-    n = runs * envs_per_run
+    n, mode = runs * envs_per_run, AutoresetMode.NEXT_STEP if next_step else AutoresetMode.SAME_STEP
+    drawn = {"render_mode": "rgb_array"} if render else {}
     try:
         if env_id in classic.ENV_IDS and not render:
-            vector = classic.make_vec(env_id, runs, envs_per_run)
+            vector = classic.make_vec(env_id, runs, envs_per_run, autoreset=not next_step)
+        elif env_id.startswith("MazeGrid"):
+            from envs import mazegrid
+
+            vector = mazegrid.make_vec(env_id, runs, envs_per_run, not next_step, matrix_seeds, **drawn)
+        elif env_id.startswith("MinAtar/"):
+            from envs import minatar
+
+            vector = minatar.make_vec(env_id, runs, envs_per_run, not next_step, **drawn)
         elif env_id.startswith("ALE/"):
             from ale_py.vector_env import AtariVectorEnv  # its import also registers the ids
 
             game = {"game": gym.spec(env_id).kwargs["game"], "repeat_action_probability": 0.25, "noop_max": 0}
             game |= {"use_fire_reset": False, "episodic_life": False, "reward_clipping": False}
-            vector = AtariVectorEnv(num_envs=n, autoreset_mode=AutoresetMode.SAME_STEP, **game)
+            vector = AtariVectorEnv(num_envs=n, autoreset_mode=mode, **game)
         else:
             if "Bullet" in env_id:
                 from envs import bullet  # noqa: F401 (registers the ids)
 
-                if n > max_clients and not processes:
-                    raise ValueError(f"{n} Bullet environments are more than the {max_clients} that a process can have")
+                if n > 1000 and not processes:
+                    raise ValueError(f"{env_id}: a process cannot have {n} of them, but at most 1000")
             if (
                 ":" not in env_id and env_id not in gym.registry
             ):  # gymnasium would take "CartPole" for its newest version
                 raise gym.error.NameNotFound("there is no such task.")
-            options = {"render_mode": "rgb_array"} if render else {}
-            options |= {"vector_kwargs": {"autoreset_mode": AutoresetMode.SAME_STEP}}
-            vector = gym.make_vec(env_id, n, vectorization_mode="async" if processes else "sync", **options)
+            workers = "async" if processes else "sync"
+            vector = gym.make_vec(env_id, n, workers, {"autoreset_mode": mode}, **drawn)
     except (gym.error.Error, ImportError) as error:
         text = str(error).replace("\n", " ")
         near = difflib.get_close_matches(env_id, {*classic.ENV_IDS, *gym.registry}, n=3)
         if near and "Did you mean" not in text:
             text += f" Did you mean {' or '.join(near)}?"
         raise ValueError(f"{env_id}: {text}") from error
-    assert vector.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    if vector.metadata["autoreset_mode"] == AutoresetMode.DISABLED:
+        vector = NextStep(vector)
+    assert vector.metadata["autoreset_mode"] == mode
     obs_space, action_space = vector.single_observation_space, vector.single_action_space
     if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) not in (1, 3):
         raise ValueError(f"{env_id}: the observations must be vectors or pictures, not {obs_space}")
@@ -71,9 +110,9 @@ def make(
 
 
 def reset(vector: VectorEnv, seeds: list[int]) -> np.ndarray:
-    """First observations [n, ...] from a seed of each run. A run's environments have seeds that follow from it; those
-    of ``envs.classic`` draw from one random stream of the run."""
-    if not isinstance(vector, classic.ClassicVectorEnv):
+    """First observations [n, ...] from a seed of each run. The environments here take a seed for each run; those of
+    others have seeds of their own, which follow from the run's."""
+    if not hasattr(vector.unwrapped, "envs_per_run"):
         per_run = vector.num_envs // len(seeds)
         seeds = [int(s) for seed in seeds for s in np.random.SeedSequence(seed).generate_state(per_run) >> 1]
     atari = type(vector).__name__ == "AtariVectorEnv"  # takes an array
