@@ -365,16 +365,21 @@ def clip_gradients(parameters: list[Tensor], max_norm: float) -> None:
         p.grad.mul_(scale.view(-1, *[1] * (p.dim() - 1)))
 
 
-def greedy(nets: nn.ModuleDict, inputs: list[int] | slice) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from observations [R * N, ...] to the agents' mean or most likely actions [R, N, ...]. ``inputs``
-    are the dimensions of an observation that the networks see."""
+def seen(obs: np.ndarray, inputs: list[int] | slice, high: float) -> np.ndarray:
+    """What the networks are given of observations [n, ...]: pictures as they are; of vectors the ``inputs``, float32
+    and divided by ``high``, which is 1 but for vectors of bytes."""
+    return obs if obs.ndim == 4 else obs[:, inputs].astype(np.float32, copy=False) / np.float32(high)
+
+
+def greedy(nets: nn.ModuleDict, inputs: list[int] | slice, high: float = 1.0) -> Callable[[np.ndarray], np.ndarray]:
+    """The function from observations [R * N, ...] to the agents' mean or most likely actions [R, N, ...]."""
     actor = nets["actor"]
     device, runs = actor.layers[0].weight.device, len(actor.layers[0].weight)
 
     @torch.no_grad()
     def act(obs: np.ndarray) -> np.ndarray:
-        x = torch.from_numpy(obs if obs.dtype == np.uint8 else obs[:, inputs].astype(np.float32, copy=False))
-        out = actor(nets["norm"](x.to(device).unflatten(0, (runs, -1))))
+        x = torch.from_numpy(seen(obs, inputs, high)).to(device).unflatten(0, (runs, -1))
+        out = actor(nets["norm"](x))
         return (out if hasattr(actor, "log_std") else out.argmax(-1)).cpu().numpy()
 
     return act
@@ -398,17 +403,20 @@ if __name__ == "__main__":
             args, inputs = Args(**ticket["args"] | own), ticket["inputs"] or inputs
         probe = envs.vector.make(args.env_id, 1, 1)
         obs_space, action_space = probe.single_observation_space, probe.single_action_space
+        if len(obs_space.shape) == 3 and (obs_space.shape[1:] != (84, 84) or obs_space.dtype != np.uint8):
+            raise ValueError(f"pictures must be bytes [channels, 84, 84]; {args.env_id} has {obs_space}")
         if args.input_mask and ticket is None:
             mask_ticket = su.load_ticket(Path(args.input_mask))
             if mask_ticket.get("obs_shape") != list(obs_space.shape) or len(obs_space.shape) > 1:
                 raise ValueError(f"{args.input_mask} is no ticket for the {obs_space.shape} inputs of {args.env_id}")
             inputs = [int(i) for i in mask_ticket["result"]["alive_inputs"].split()]
             names = envs.INPUT_NAMES.get(args.env_id, range(obs_space.shape[0]))
-            seen = ", ".join(str(names[i]) for i in inputs)
-            print(f"the networks see {len(inputs)} of {obs_space.shape[0]} inputs: {seen}")
+            named = ", ".join(str(names[i]) for i in inputs)
+            print(f"the networks see {len(inputs)} of {obs_space.shape[0]} inputs: {named}")
     except ValueError as error:
         su.fail(str(error))
     obs_shape = obs_space.shape if inputs == slice(None) else (len(inputs),)
+    high = float(obs_space.high.max()) if obs_space.dtype == np.uint8 else 1.0
     template = make_networks(1, args, obs_shape, action_space)
     pruned_nets = ("actor", "critic") if args.prune == "both" else ("actor",)
     pruned_layers = su.prunable(**{name: template[name] for name in pruned_nets})
@@ -422,7 +430,7 @@ if __name__ == "__main__":
     if ticket is not None:
         template.load_state_dict({name: tensor[None] for name, tensor in ticket["best"].items()})
         template.to(device)
-        act = greedy(template, inputs)
+        act = greedy(template, inputs, high)
         returns = envs.vector.play(envs.vector.make(args.env_id, 1, args.eval_episodes), act, [1])
         print(f"{args.env_id}, {su.describe_returns(returns[0])}")
         if args.capture_video:
@@ -496,7 +504,7 @@ if __name__ == "__main__":
         shape = (args.num_steps, R, args.num_envs)
         store = {name: np.zeros(shape, np.float32) for name in ("reward", "terminated", "ended")}
         store["action"] = np.zeros((*shape, *action_space.shape), np.float32)
-        obs_dtype = np.uint8 if obs_space.dtype == np.uint8 else np.float32
+        obs_dtype = np.uint8 if len(obs_shape) == 3 else np.float32
         store |= {name: np.zeros((*shape, *obs_shape), obs_dtype) for name in ("obs", "next_obs")}
         all_runs = torch.arange(R, device=device)[:, None]
         watch.lap("prune")
@@ -506,7 +514,7 @@ if __name__ == "__main__":
             draw = [s.gumbel(size=size) if action_space.shape == () else s.standard_normal(size) for s in streams]
             noise = torch.from_numpy(np.stack(draw, 1).astype(np.float32)[:, stream_of]).to(device)  # [T, R, N, A]
             for t in range(args.num_steps):
-                store["obs"][t] = obs[:, inputs].reshape(store["obs"][t].shape)
+                store["obs"][t] = seen(obs, inputs, high).reshape(store["obs"][t].shape)
                 with torch.no_grad():
                     out = nets["actor"](nets["norm"](torch.from_numpy(store["obs"][t]).to(device)))
                     action = add_noise(nets["actor"], out, noise[t]).cpu().numpy()
@@ -514,7 +522,7 @@ if __name__ == "__main__":
                 obs, reward, terminated, truncated, info = train_envs.step(envs.vector.to_rows(action, action_space))
                 ended = terminated | truncated
                 next_obs = envs.vector.last_observations(obs, ended, info)
-                store["next_obs"][t] = next_obs[:, inputs].reshape(store["obs"][t].shape)
+                store["next_obs"][t] = seen(next_obs, inputs, high).reshape(store["obs"][t].shape)
                 reward = np.sign(reward) if args.env_id.startswith("ALE/") else reward
                 for name, value in (("reward", reward), ("terminated", terminated), ("ended", ended)):
                     store[name][t] = value.reshape(R, args.num_envs)
@@ -527,9 +535,9 @@ if __name__ == "__main__":
                 return x.transpose(0, 1).flatten(1, 2)
 
             rollout = {name: torch.from_numpy(array).to(device) for name, array in store.items()}
-            seen_obs = by_run(rollout["obs"])
+            raw_obs = by_run(rollout["obs"])
             with torch.no_grad():
-                batch = {"obs": nets["norm"](seen_obs), "action": by_run(rollout["action"])}
+                batch = {"obs": nets["norm"](raw_obs), "action": by_run(rollout["action"])}
                 values, next_values = (
                     nets["critic"](x).view(R, args.num_steps, args.num_envs).transpose(0, 1)
                     for x in (batch["obs"], nets["norm"](by_run(rollout["next_obs"])))
@@ -557,7 +565,7 @@ if __name__ == "__main__":
                     clip_gradients(list(parameters.values()), args.max_grad_norm)
                     optimizer.step()
             if args.normalize_obs:
-                nets["norm"].update(seen_obs)
+                nets["norm"].update(raw_obs)
             watch.lap("learn")
             step = iteration * batch_size
             if round_ == 0 and 0 < args.rewind_steps <= step < args.rewind_steps + batch_size:
@@ -567,7 +575,7 @@ if __name__ == "__main__":
             # ---- Evaluate; keep the best checkpoint of each run
             if step % args.eval_interval < batch_size or iteration == iterations:
                 seeds = [su.seeds(seed, round_, 3, step)[0] for seed, _ in runs]
-                returns = envs.vector.play(eval_envs, greedy(nets, inputs), seeds)
+                returns = envs.vector.play(eval_envs, greedy(nets, inputs, high), seeds)
                 final_return = returns.mean(1)
                 better = final_return >= best_return  # of equals the later, which has trained longer
                 best_return[better], steps_to_best[better] = final_return[better], step
@@ -589,7 +597,7 @@ if __name__ == "__main__":
         retest = []
         for part in range(-(-100 // args.eval_episodes)):
             seeds = [su.seeds(seed, round_, 4, part)[0] for seed, _ in runs]
-            retest.append(envs.vector.play(eval_envs, greedy(nets, inputs), seeds))
+            retest.append(envs.vector.play(eval_envs, greedy(nets, inputs, high), seeds))
         best_retest = np.concatenate(retest, 1)[:, :100].mean(1)
         train_envs.close()
         eval_envs.close()
@@ -599,15 +607,15 @@ if __name__ == "__main__":
                 "masks": {name: m.cpu() for name, m in masks_of[r].items()},
                 "best": {name: p.cpu().clone() for name, p in su.run_slice(best, r).items()},
             }
-            seen = None if inputs == slice(None) else inputs
-            row = {"round": round_, "seed": seed, "condition": condition, **su.describe_ticket(masks_of[r], seen)}
+            numbers = None if inputs == slice(None) else inputs
+            row = {"round": round_, "seed": seed, "condition": condition, **su.describe_ticket(masks_of[r], numbers)}
             row |= {"best_return": float(best_return[r]), "best_retest": float(best_retest[r])}
             row |= {"final_return": float(final_return[r]), "steps_to_best": int(steps_to_best[r])}
             results.append(row)
             file = run_dir / "tickets" / f"round{round_:02}_{condition}_seed{seed}.pt"
             file.parent.mkdir(exist_ok=True)
             saved = {"initial": start_of[r], "best": chains[f"{seed} {condition}"]["best"], "result": row}
-            saved |= {"script": "ppo_imp", "args": asdict(args), "obs_shape": list(obs_space.shape), "inputs": seen}
+            saved |= {"script": "ppo_imp", "args": asdict(args), "obs_shape": list(obs_space.shape), "inputs": numbers}
             su.save_ticket(file, masks_of[r], **saved)
             writer.add_scalar(f"{condition}/best_retest/seed{seed}", row["best_retest"], round_)
             writer.add_scalar(f"{condition}/remaining_fraction/seed{seed}", row["remaining_fraction"], round_)

@@ -56,10 +56,11 @@ def make(
 
     Autoreset is SAME_STEP, or with ``next_step`` NEXT_STEP. Cart-Pole, Acrobot and Mountain Car are those of
     ``envs.classic``, MazeGrid* those of ``envs.mazegrid`` (the entangled one with a matrix for each run, by
-    ``matrix_seeds``), MinAtar/* those of ``envs.minatar``; ALE/* ids are ALE's vector environment with four stacked
-    grey frames of 84 x 84 bytes and sticky actions, but without random no-ops, fire resets, ends of episodes at the
-    loss of a life and clipped rewards; all others are gymnasium's. Raises ValueError, in one line, if there is no such
-    task or its observations are neither vectors nor pictures, or its actions neither Discrete nor Box.
+    ``matrix_seeds``), MinAtar/* those of ``envs.minatar`` with at most 10,000 steps, as good Breakout has no end. ALE/*
+    ids are ALE's vector environment with four stacked grey frames of 84 x 84 bytes and sticky actions, but without
+    random no-ops, fire resets, ends of episodes at the loss of a life and clipped rewards; all others are gymnasium's.
+    Raises ValueError, in one line, if there is no such task or its observations are neither vectors nor pictures, or
+    its actions neither Discrete nor Box.
     """
     n, mode = runs * envs_per_run, AutoresetMode.NEXT_STEP if next_step else AutoresetMode.SAME_STEP
     drawn = {"render_mode": "rgb_array"} if render else {}
@@ -73,7 +74,7 @@ def make(
         elif env_id.startswith("MinAtar/"):
             from envs import minatar
 
-            vector = minatar.make_vec(env_id, runs, envs_per_run, not next_step, **drawn)
+            vector = minatar.make_vec(env_id, runs, envs_per_run, not next_step, max_steps=10_000, **drawn)
         elif env_id.startswith("ALE/"):
             from ale_py.vector_env import AtariVectorEnv  # its import also registers the ids
 
