@@ -513,8 +513,9 @@ def load_ticket(file: Path) -> dict[str, Any]:
     try:
         ticket = torch.load(file, weights_only=True, map_location="cpu")
         packed, shapes = ticket.pop("packed_masks"), ticket.pop("shapes")
-    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"cannot read {file} as a ticket: {str(error).splitlines()[0]}") from error
+    except (OSError, EOFError, KeyError, AttributeError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"cannot read {file} as a ticket: {reason}") from error
     masks = {}
     for name, bits in packed.items():
         flat = np.unpackbits(bits.numpy(), count=math.prod(shapes[name]))

@@ -177,13 +177,17 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
             x = torch.tanh(layer(x))
-        return self.layers[-1](x)
+        last = self.layers[-1]
+        if last.weight.shape[2] > 1:
+            return last(x)
+        # One output: a product with one column takes another path, with other rounding, when R is 1
+        return (x * last.weight.transpose(1, 2)).sum(-1, keepdim=True) + last.bias
 
 
 def see(obs: np.ndarray, view: dict[str, Any]) -> Tensor:
-    """What of the observations [n, dim] the teacher's network is given, and so the students': its inputs, normalised
-    by its statistics if it was trained with --normalize-obs."""
-    x = torch.from_numpy(obs[:, view["inputs"] or slice(None)].astype(np.float32, copy=False))
+    """What of the observations [n, dim] the teacher's network is given, and so the students': its inputs, bytes divided
+    by their bound, normalised by its statistics if it was trained with --normalize-obs."""
+    x = torch.from_numpy(obs[:, view["inputs"] or slice(None)].astype(np.float32, copy=False)) / view["high"]
     return x if view["mean"] is None else ((x - view["mean"]) / (view["var"] + 1e-8).sqrt()).clamp(-10, 10)
 
 
@@ -221,7 +225,9 @@ def load_teacher(file: Path, env_id: str, vector: VectorEnv) -> dict[str, Any]:
     biases = [tensor for name, tensor in actor.items() if name.endswith("bias")]
     if biases[-1].shape[-1] != n_actions or ("log_std" in actor) != gaussian:
         raise ValueError(f"{file} is a teacher for other actions than those of {env_id}: {space}")
-    view = {"inputs": ticket["inputs"], "mean": ticket["best"].get("norm.mean"), "var": ticket["best"].get("norm.var")}
+    obs_space = vector.single_observation_space
+    view = {"inputs": ticket["inputs"], "high": float(obs_space.high.max()) if obs_space.dtype == np.uint8 else 1.0}
+    view |= {"mean": ticket["best"].get("norm.mean"), "var": ticket["best"].get("norm.var")}
     return {"actor": actor, "view": view}
 
 
@@ -412,7 +418,7 @@ if __name__ == "__main__":
 
             # ---- Evaluate; keep the best checkpoint of each run
             if update % args.eval_interval == 0 or update == args.updates:
-                mean_loss, losses = torch.stack(losses).mean(0).tolist(), []
+                mean_loss, losses = torch.stack(losses, 1).mean(1).tolist(), []
                 seeds = [su.seeds(seed, round_, 3, update)[0] for seed, _ in runs]
                 returns = envs.vector.play(eval_envs, greedy(nets["actor"], view), seeds)
                 final_return = returns.mean(1)

@@ -331,12 +331,14 @@ def make_optimizer(parameters: dict[str, Tensor], args: Args) -> torch.optim.Ada
     return torch.optim.Adam(list(groups.values()), lr=args.learning_rate)
 
 
-def draw_dropout(streams: list[np.random.Generator], stream_of: list[int], batch_size: int, args: Args) -> list[Tensor]:
+def draw_dropout(
+    streams: list[np.random.Generator], stream_of: list[int], batch_size: int, args: Args, device: torch.device
+) -> list[Tensor]:
     """For each hidden layer a factor [R, B, units] of 0, or 1 / (1 - p) for the units that stay."""
     kept = []
     for units in args.hidden_sizes if args.dropout else ():
         stay = np.stack([s.random((batch_size, units), np.float32) for s in streams])[stream_of] >= args.dropout
-        kept.append(torch.from_numpy(stay / np.float32(1 - args.dropout)))
+        kept.append(torch.from_numpy(stay / np.float32(1 - args.dropout)).to(device))
     return kept
 
 
@@ -395,6 +397,8 @@ if __name__ == "__main__":
             if mask_ticket.get("obs_shape") != list(obs_space.shape) or args.network == "cnn":
                 raise ValueError(f"{args.input_mask} is no ticket for the {obs_space.shape} inputs of {args.env_id}")
             inputs = [int(i) for i in mask_ticket["result"]["alive_inputs"].split()]
+            if not inputs:
+                raise ValueError(f"{args.input_mask} reads no input any more")
             print(f"the networks see {len(inputs)} of {math.prod(obs_space.shape)} inputs")
     except ValueError as error:
         su.fail(str(error))
@@ -520,7 +524,7 @@ if __name__ == "__main__":
                 with torch.no_grad():
                     q_next, q_next_target = q(batch["next_obs"]), q_target(batch["next_obs"])
                     target = td_target(q_next, q_next_target, batch["reward"], batch["terminated"].float(), args.gamma)
-                kept = draw_dropout(streams, stream_of, args.batch_size, args)
+                kept = draw_dropout(streams, stream_of, args.batch_size, args, device)
                 value = q(batch["obs"], kept).gather(-1, batch["action"].long()[..., None]).squeeze(-1)
                 loss = (batch["weight"] * F.smooth_l1_loss(value, target, reduction="none")).mean(1)  # Huber, [R]
                 optimizer.zero_grad()

@@ -209,8 +209,9 @@ def parse_args() -> Args:
         su.fail(
             f"--total-timesteps {args.total_timesteps} is less than a rollout of {args.num_envs} * {args.num_steps}"
         )
-    if args.rewind_steps > args.total_timesteps:
-        su.fail(f"--rewind-steps {args.rewind_steps} is beyond --total-timesteps {args.total_timesteps}")
+    last = args.total_timesteps - args.total_timesteps % (args.num_envs * args.num_steps)
+    if args.rewind_steps > last:
+        su.fail(f"--rewind-steps {args.rewind_steps} is beyond the last update, after {last} steps")
     if args.capture_video and not args.evaluate:
         su.fail("--capture-video needs --evaluate TICKET")
     return args
@@ -345,14 +346,14 @@ def make_optimizer(parameters: dict[str, Tensor], args: Args) -> torch.optim.Ada
 
 
 def draw_dropout(
-    streams: list[np.random.Generator], stream_of: list[int], batch_size: int, args: Args
+    streams: list[np.random.Generator], stream_of: list[int], batch_size: int, args: Args, device: torch.device
 ) -> dict[str, list[Tensor]]:
     """For each hidden layer of actor and critic a factor [R, B, units] of 0, or 1 / (1 - p) for the units that stay."""
     kept = {"actor": [], "critic": []}
     for name in kept if args.dropout else ():
         for units in args.hidden_sizes:
             stay = np.stack([s.random((batch_size, units), np.float32) for s in streams])[stream_of] >= args.dropout
-            kept[name].append(torch.from_numpy(stay / np.float32(1 - args.dropout)))
+            kept[name].append(torch.from_numpy(stay / np.float32(1 - args.dropout)).to(device))
     return kept
 
 
@@ -410,6 +411,8 @@ if __name__ == "__main__":
             if mask_ticket.get("obs_shape") != list(obs_space.shape) or len(obs_space.shape) > 1:
                 raise ValueError(f"{args.input_mask} is no ticket for the {obs_space.shape} inputs of {args.env_id}")
             inputs = [int(i) for i in mask_ticket["result"]["alive_inputs"].split()]
+            if not inputs:
+                raise ValueError(f"{args.input_mask} reads no input any more")
             names = envs.INPUT_NAMES.get(args.env_id, range(obs_space.shape[0]))
             named = ", ".join(str(names[i]) for i in inputs)
             print(f"the networks see {len(inputs)} of {obs_space.shape[0]} inputs: {named}")
@@ -557,7 +560,7 @@ if __name__ == "__main__":
                 shuffled = {name: x[all_runs, order] for name, x in batch.items()}
                 for part in range(0, batch_size, minibatch_size):
                     minibatch = {name: x[:, part : part + minibatch_size] for name, x in shuffled.items()}
-                    kept = draw_dropout(streams, stream_of, minibatch_size, args)
+                    kept = draw_dropout(streams, stream_of, minibatch_size, args, device)
                     loss = ppo_loss(nets, minibatch, kept, args)
                     optimizer.zero_grad()
                     loss.sum().backward()

@@ -95,7 +95,7 @@ def make(
             vector = gym.make_vec(env_id, n, workers, {"autoreset_mode": mode}, **drawn)
     except (gym.error.Error, ImportError) as error:
         text = str(error).replace("\n", " ")
-        near = difflib.get_close_matches(env_id, {*classic.ENV_IDS, *gym.registry}, n=3)
+        near = difflib.get_close_matches(env_id, {*classic.ENV_IDS, *gym.registry} - {env_id}, n=3)
         if near and "Did you mean" not in text:
             text += f" Did you mean {' or '.join(near)}?"
         raise ValueError(f"{env_id}: {text}") from error

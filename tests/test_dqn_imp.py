@@ -1,0 +1,193 @@
+"""algos/dqn_imp.py: its replay memory against brute force, its parts, and real runs with tiny networks."""
+
+from pathlib import Path
+
+import dqn_imp
+import gymnasium as gym
+import helpers
+import numpy as np
+import pytest
+import torch
+from dqn_imp import Args, Replay
+from gymnasium.spaces import Box
+from helpers import Done, read_csv, ticket
+
+import envs.vector
+import sparse_utils as su
+
+SCRIPT = Path(dqn_imp.__file__)
+TINY = "--env-id CartPole-v1 --hidden-sizes 8 8 --total-timesteps 640 --eval-interval 320 --rounds 2"
+TINY += " --learning-starts 64 --batch-size 16 --replay-ratio 4 --num-envs 2 --eval-episodes 2 --target-interval 10"
+
+
+def run(flags: str, status: int = 0) -> Done:
+    return helpers.run_here(SCRIPT, flags, status)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dqn_imp") / "run"
+    run(f"{TINY} --seeds 1 2 --run-dir {folder}")
+    return folder
+
+
+# ---- Replay ----------------------------------------------------------------------------------------------------------
+
+
+class Steps(gym.Env):
+    """Episodes of three steps; observation i is [i], counting on over episodes, and so is the reward."""
+
+    observation_space, action_space = Box(-np.inf, np.inf, (1,), np.float32), gym.spaces.Discrete(2)
+    i = -1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.i = 0, self.i + 1
+        return np.full(1, self.i, np.float32), {}
+
+    def step(self, action):
+        self.t, self.i = self.t + 1, self.i + 1
+        ended = self.t == 3
+        return np.full(1, self.i, np.float32), float(self.i), ended and self.i % 8 == 3, ended and self.i % 8 == 7, {}
+
+
+gym.register("Steps-v0", entry_point=Steps)
+
+
+def filled(steps: int, size: int) -> Replay:
+    """What the loop of the script puts in, of two runs with one environment each."""
+    vector = envs.vector.make("Steps-v0", 2, 1, next_step=True)
+    replay = Replay(2, 1, size, vector.single_observation_space, 1, alpha=1.0)
+    obs, real = envs.vector.reset(vector, [1, 2]), np.ones((2, 1), bool)
+    for _ in range(steps):
+        next_obs, reward, terminated, truncated, _ = vector.step(np.zeros(2, int))
+        replay.add(obs.reshape(2, 1, 1), np.zeros((2, 1)), reward.reshape(2, 1), terminated.reshape(2, 1), real)
+        real, obs = ~(terminated | truncated).reshape(2, 1), next_obs
+    return replay
+
+
+@pytest.mark.parametrize(("steps", "size"), [(11, 100), (26, 10)])
+def test_only_real_transitions_are_sampled(steps, size):
+    """Of each the next observation is the next number, a truncated one's too; the row after an episode's end and the
+    newest one never come, and after the memory is full the oldest ones do not either."""
+    replay = filled(steps, size)
+    _, batch = replay.sample(np.random.default_rng(0).random((2, 4000)), beta=1.0)
+    obs, next_obs = batch["obs"][..., 0], batch["next_obs"][..., 0]
+    assert (next_obs == obs + 1).all() and (batch["reward"] == next_obs).all()
+    assert (batch["terminated"] == (next_obs % 8 == 3)).all()
+    rows = [i for i in range(steps) if i % 4 != 3]  # a row is a number: steps and last observations
+    expected = [i for i in rows if steps - size <= i < steps - 1]
+    assert np.unique(obs[0]).tolist() == expected and np.unique(obs[1]).tolist() == expected
+
+
+def test_sampling_is_proportional_and_weighted():
+    replay = filled(9, 100)  # transitions 0, 1, 2, 4, 5, 6
+    priorities = {0: 1.0, 1: 2.0, 2: 3.0, 4: 4.0, 5: 0.5, 6: 1.5}
+    for place, p in priorities.items():
+        replay.update(np.full((2, 1), place), np.full((2, 1), p - 1e-6))
+    place, batch = replay.sample(np.random.default_rng(0).random((2, 24_000)), beta=0.5)
+    probability = {place: p / 12 for place, p in priorities.items()}
+    for i, p in probability.items():
+        assert (place[0] == i).mean() == pytest.approx(p, abs=1e-3)
+        weight = (6 * p) ** -0.5 / (6 * 0.5 / 12) ** -0.5  # by the largest, that of the rarest
+        assert batch["weight"][0][place[0] == i] == pytest.approx(weight, rel=1e-5)
+    assert replay.largest == pytest.approx(4.0)
+
+
+def test_bits_are_unpacked_as_they_were():
+    space = Box(0, 1, (13,), np.uint8)
+    replay = Replay(1, 2, 40, space, 13, alpha=0.6)
+    rows = np.random.default_rng(0).integers(2, size=(5, 1, 2, 13), dtype=np.uint8)
+    for obs in rows:
+        replay.add(obs, np.zeros((1, 2)), np.zeros((1, 2)), np.zeros((1, 2), bool), np.ones((1, 2), bool))
+    place, batch = replay.sample(np.random.default_rng(1).random((1, 64)), beta=0.4)
+    flat = rows.reshape(10, 13)
+    assert replay.obs.shape[-1] == 2 and place.max() < 8
+    assert (batch["obs"][0] == flat[place[0]]).all() and (batch["next_obs"][0] == flat[place[0] + 2]).all()
+
+
+def test_a_hundred_thousand_mazes_take_less_than_20_megabytes():
+    replay = Replay(1, 16, 100_000, Box(0, 1, (1200,), np.uint8), 1200, alpha=0.6)
+    assert sum(a.nbytes for a in (replay.obs, replay.action, replay.reward, replay.terminated, replay.priority)) < 20e6
+
+
+# ---- Parts -----------------------------------------------------------------------------------------------------------
+
+
+def test_double_dqn_target():
+    q_next, q_target = torch.tensor([[[1.0, 3.0], [5.0, 2.0]]]), torch.tensor([[[10.0, 20.0], [30.0, 40.0]]])
+    target = dqn_imp.td_target(q_next, q_target, torch.tensor([[1.0, 1.0]]), torch.tensor([[0.0, 1.0]]), gamma=0.5)
+    assert target.tolist() == [[11.0, 1.0]]
+
+
+def test_networks_are_that_many_networks_and_bytes_are_scaled():
+    args = Args(network="cnn", hidden_sizes=(6,))
+    q = dqn_imp.QNetwork(2, Box(0, 255, (3, 10, 10), np.uint8), (3, 10, 10), 4, args)
+    x = torch.randint(256, (2, 5, 300), dtype=torch.uint8)
+    for r in range(2):
+        state = su.unstack(q, r)
+        h = torch.conv2d(x[r].view(5, 3, 10, 10) / 255, state["layers.0.weight"], state["layers.0.bias"]).relu()
+        h = (h.flatten(1) @ state["layers.1.weight"].T + state["layers.1.bias"]).relu()
+        out = h @ state["layers.2.weight"].T + state["layers.2.bias"]
+        torch.testing.assert_close(q(x)[r], out, atol=1e-5, rtol=1e-4)
+
+
+# ---- Runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_rounds_rows_and_tickets(finished):
+    rows = read_csv(finished / "results.csv")
+    total = 4 * 8 + 8 * 8 + 8 * 2
+    assert len(rows) == 2 + 2 * 8 and {int(row["remaining"]) for row in rows} == {total, 90, 72}
+    for condition in dqn_imp.CONDITIONS:
+        t = ticket(finished, 2, condition)
+        for name, mask in t["masks"].items():
+            assert (t["best"][name][mask == 0] == 0).all() and (t["best"][name][mask == 1] != 0).any()
+
+
+def test_a_run_does_not_depend_on_its_neighbours(finished, tmp_path):
+    run(f"{TINY} --seeds 2 --conditions permuted_permuted --run-dir {tmp_path / 'alone'}")
+    for round_, condition in ((0, "dense"), (2, "permuted_permuted")):
+        alone, among = (ticket(folder, round_, condition, seed=2) for folder in (tmp_path / "alone", finished))
+        assert alone["result"] == among["result"]
+        assert all(torch.equal(value, among["best"][name]) for name, value in alone["best"].items())
+
+
+@pytest.mark.parametrize(("ratio", "updates"), [(4, 144), (1, 36)])
+def test_replay_ratio_is_samples_per_step(tmp_path, ratio, updates):
+    """640 steps, of which the first 62 come before learning; 16 * updates / 578 is about the ratio."""
+    done = run(f"{TINY} --seeds 1 --rounds 0 --replay-ratio {ratio} --run-dir {tmp_path / 'run'}")
+    assert done.variables["updates"] == pytest.approx(updates, abs=1)
+
+
+def test_mazegrid_and_minatar(tmp_path):
+    flags = "--total-timesteps 512 --learning-starts 128 --batch-size 64 --eval-interval 512 --eval-episodes 20"
+    flags += " --hidden-sizes 8 --rounds 1 --seeds 1 --conditions ticket"
+    run(f"--env-id MazeGrid-v0 {flags} --run-dir {tmp_path / 'maze'}")
+    file = tmp_path / "maze/tickets/round01_ticket_seed1.pt"
+    assert run(f"--evaluate {file} --eval-episodes 3").stdout.startswith("MazeGrid-v0, 3 episodes: mean ")
+    run(f"--env-id MinAtar/Breakout-v1 --network cnn {flags} --run-dir {tmp_path / 'breakout'}")
+    assert ticket(tmp_path / "breakout", 1, "ticket")["masks"]["actor.layers.0.weight"].shape == (16, 4, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--env-id Pendulum-v1", "DQN needs Discrete actions"),
+        ("--network cnn", "--network cnn needs pictures"),
+        ("--num-envs 24", "--num-envs 24 does not divide the 64 steps between updates"),
+        ("--learning-starts 0", "--learning-starts 0 must be"),
+        ("--eval-epsilon 2", "--eval-epsilon must be in [0, 1]"),
+    ],
+)
+def test_bad_input_gets_one_line(flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    err = run(flags, status=2).stderr
+    assert message in err and len(err.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_learns_cartpole(tmp_path):
+    """A random policy gets about 20."""
+    run(f"--env-id CartPole-v1 --total-timesteps 60000 --eval-interval 6000 --rounds 0 --run-dir {tmp_path / 'run'}")
+    assert np.mean([float(row["best_retest"]) for row in read_csv(tmp_path / "run/results.csv")]) > 120
