@@ -316,7 +316,7 @@ def test_students_see_what_the_teacher_sees(teachers, name):
     """Its inputs, normalised by its statistics at its best checkpoint; and its own actor outputs what ppo_imp.py has
     it do."""
     t = su.load_ticket(teachers[name])
-    view = {"inputs": t["inputs"], "mean": t["best"]["norm.mean"], "var": t["best"]["norm.var"]}
+    view = {"inputs": t["inputs"], "high": 1.0, "mean": t["best"]["norm.mean"], "var": t["best"]["norm.var"]}
     assert t["inputs"] == (None if name == "gaussian" else [0, 2]) and view["mean"].abs().min() > 0
     obs = np.random.default_rng(0).normal(size=(6, 3)) * [1, 1, 100]
     seen = bc_distill.see(obs, view)
@@ -374,7 +374,7 @@ def test_the_teacher_plays_its_stochastic_policy(tmp_path, monkeypatch):
 
 def test_students_evaluate_by_mean_or_most_likely_action(tmp_path):
     obs = np.zeros((4, 3), np.float32)
-    view = {"inputs": None, "mean": None, "var": None}
+    view = {"inputs": None, "high": 1.0, "mean": None, "var": None}
     act = bc_distill.greedy(bc_distill.copies_of(constant(3, [0.0, 2.0, 1.0]), 2), view)
     assert act(obs).tolist() == [[1, 1], [1, 1]]
     act = bc_distill.greedy(bc_distill.copies_of(constant(3, [0.25], log_std=1.0), 2), view)

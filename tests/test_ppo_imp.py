@@ -389,7 +389,7 @@ def test_bad_tickets_get_one_line(flags, message, finished, tmp_path, monkeypatc
         ("--gamma 1.01", "--gamma must be in [0, 1], not 1.01"),
         ("--gae-lambda -0.1", "--gae-lambda must be in [0, 1], not -0.1"),
         ("--dropout 1", "--dropout must be in [0, 1), not 1"),
-        ("--rewind-steps 80001", "--rewind-steps 80001 is beyond --total-timesteps 80000"),
+        ("--rewind-steps 80001", "--rewind-steps 80001 is beyond the last update, after 79872 steps"),
         ("--capture-video", "--capture-video needs --evaluate TICKET"),
         ("--run-dir /dev/null/x", "cannot use /dev/null/x as a run folder"),
     ],

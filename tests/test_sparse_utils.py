@@ -1071,11 +1071,15 @@ class Args:
     capture_video: bool = False
     evaluate: str = ""
     dry_run: bool = False
+    async_envs: bool = False
+    rounds: int = 0
 
 
 FREE_CHANGES = {
     "run_dir": "elsewhere",
     "checkpoint_interval": 7,
+    "rounds": 5,
+    "async_envs": True,
     "threads": 8,
     "cuda": False,
     "track": True,
