@@ -54,7 +54,7 @@ class Args:
     """measured steps of SAC, after 1,000 of warm-up"""
     matmul_precision: str = "highest"
     """of our SAC"""
-    bullet: str = "HalfCheetahBulletEnv-v0"
+    bullet: str = "HopperBulletEnv-v0"
     """the Bullet task of PPO"""
     cleanrl: str = ""
     """a checkout of CleanRL"""
@@ -140,7 +140,7 @@ def ours_ppo(flags: str, runs: int, steps: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, ROOT / "algos/ppo_imp.py", "--rounds", 0, "--run-dir", folder, *flags.split()]
         command += ["--seeds", *range(1, runs + 1), "--total-timesteps", steps, "--eval-interval", 10**9]
-        command += ["--eval-episodes", 1, "--no-cuda"]
+        command += ["--eval-episodes", 100, "--no-cuda"]
         subprocess.run([str(word) for word in command], check=True, capture_output=True)
         with (Path(folder) / "timing.csv").open() as stream:
             row = next(csv.DictReader(stream))
