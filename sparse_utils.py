@@ -119,6 +119,49 @@ def initial_parameters(
     return values
 
 
+def run_adam(
+    parameters: Weights, learning_rate: float, weight_decay: float = 0.0, eps: float = 1e-8
+) -> torch.optim.Adam:
+    """Adam for parameters with a run axis, with L2 decay on weights alone.
+
+    Its fused kernel rounds the last numbers of a tensor, those beyond a multiple of 16, in another way than the rest,
+    so that a run would notice its neighbours: tensors of other sizes take the slower kernel.
+    """
+    groups = {}
+    for name, p in parameters.items():
+        fused, decay = p[0].numel() % 16 == 0, weight_decay if name.endswith("weight") else 0.0
+        kernel = {"fused": True} if fused else {"foreach": True}
+        groups.setdefault((fused, decay), {"params": [], "weight_decay": decay, **kernel})["params"].append(p)
+    return torch.optim.Adam(list(groups.values()), lr=learning_rate, eps=eps)
+
+
+@torch.no_grad()
+def clip_run_gradients(parameters: Weights, max_norm: float) -> None:
+    """Scale each run's gradient, over all its parameters, to a norm of at most max_norm, in place."""
+    gradients = [p.grad for p in parameters.values()]
+    squares = sum(g.flatten(1).square().sum(1) for g in gradients)  # [R]; torch's sum would round by R
+    scale = (max_norm / (squares.sqrt() + 1e-6)).clamp(max=1)
+    for g in gradients:
+        g.mul_(scale.view(-1, *[1] * (g.dim() - 1)))
+
+
+def dropout_factors(
+    streams: Sequence[np.random.Generator],
+    stream_of: Sequence[int],
+    batch_size: int,
+    hidden_sizes: Sequence[int],
+    p: float,
+    device: torch.device | str = "cpu",
+) -> list[Tensor]:
+    """For each hidden layer a factor [R, B, units]: 0 with probability p, or 1 / (1 - p) for the units that stay. Run r
+    draws from ``streams[stream_of[r]]``, and runs that share a stream share the factors. Empty for p = 0."""
+    kept = []
+    for units in hidden_sizes if p else ():
+        stay = np.stack([s.random((batch_size, units), np.float32) for s in streams])[stream_of] >= p
+        kept.append(torch.from_numpy(stay / np.float32(1 - p)).to(device))
+    return kept
+
+
 def _has_run_axis(weight: Tensor) -> bool:
     return weight.dim() % 2 == 1
 
@@ -413,6 +456,8 @@ def rewire(
 # ---- Lottery tickets -------------------------------------------------------------------------------------------------
 # These take one network's tensors: of many runs that train together, those of run r are run_slice(tensors, r).
 
+CONDITIONS = ("ticket", "mask_permuted", "permuted_permuted", "random_reinit")  # of next_ticket
+
 
 def run_slice(tensors: Weights, r: int) -> Masks:
     """Network r of tensors with a run axis, as views: changing them in place changes the whole."""
@@ -422,6 +467,14 @@ def run_slice(tensors: Weights, r: int) -> Masks:
 def n_remaining(remaining: int, fraction: float) -> int:
     """How many of the remaining weights are left after one round of pruning."""
     return math.ceil((1 - fraction) * remaining - 1e-6)  # 1e-6: in floats (1 - 0.2) * 10 may be above 8
+
+
+def remaining_by_round(total: int, fraction: float, rounds: int) -> list[int]:
+    """How many of ``total`` weights each of the rounds 0, 1, ... ``rounds`` has."""
+    remaining = [total]
+    for _ in range(rounds):
+        remaining.append(n_remaining(remaining[-1], fraction))
+    return remaining
 
 
 @torch.no_grad()
@@ -575,6 +628,40 @@ def fail(message: str) -> NoReturn:
     """End the program with one line on stderr and exit status 2: for bad input, before any work starts."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)
+
+
+RULES = {
+    "above 0": lambda x: x > 0,
+    "0 or more": lambda x: x >= 0,
+    "in [0, 1]": lambda x: 0 <= x <= 1,
+    "in [0, 1)": lambda x: 0 <= x < 1,
+    "in (0, 1)": lambda x: 0 < x < 1,
+}
+
+
+def check_flags(args: Any, rule: str, *names: str) -> None:
+    """End the program with one line if one of the named arguments breaks one of ``RULES``. None was not given."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and not RULES[rule](value):
+            fail(f"--{name.replace('_', '-')} must be {rule}, not {value}")
+
+
+def check_ticket_flags(args: Any) -> None:
+    """The same for what all scripts of lottery tickets have."""
+    check_flags(args, "above 0", "eval_interval", "eval_episodes", "num_envs")
+    check_flags(args, "0 or more", "rounds", "threads", "rewind_steps")
+    check_flags(args, "in (0, 1)", "prune_fraction")
+    if min(args.hidden_sizes, default=0) < 1:
+        fail(f"--hidden-sizes must be one or more numbers above 0, not {args.hidden_sizes}")
+    if len(set(args.seeds)) < len(args.seeds) or min(args.seeds, default=-1) < 0:
+        fail(f"--seeds must be different numbers, none negative, not {args.seeds}")
+    if not args.conditions or len(set(args.conditions)) < len(args.conditions):
+        fail(f"--conditions must be different ones of {', '.join(CONDITIONS)}")
+    if args.baseline_mask == "ticket" and "ticket" not in args.conditions:
+        fail("--baseline-mask ticket needs ticket among --conditions")
+    if args.capture_video and not args.evaluate:
+        fail("--capture-video needs --evaluate TICKET")
 
 
 def seeds(*key: int, n: int = 1) -> list[int]:

@@ -59,7 +59,6 @@ ACROBOT = {"transitions": 200_000, "learning_rate": 5e-4, "hidden_sizes": (128, 
 ACROBOT |= {"updates": 15_000, "eval_interval": 1_500}
 BULLET = ACROBOT | {"transitions": 500_000, "num_envs": 10, "hidden_sizes": (64, 64), "eval_episodes": 10}
 TASKS = {"CartPole-v0": CARTPOLE, "CartPole-v1": CARTPOLE, "Acrobot-v1": ACROBOT, "MountainCar-v0": ACROBOT}
-CONDITIONS = ("ticket", "mask_permuted", "permuted_permuted", "random_reinit")
 
 
 @dataclass
@@ -121,7 +120,7 @@ class Args:
     """factor on the initial weights of the first layer; 0.1 is the paper's rescaling (section 4.2)"""
 
     # Tickets
-    conditions: tuple[Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"], ...] = CONDITIONS
+    conditions: tuple[Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"], ...] = su.CONDITIONS
     """what to compare"""
     prune_fraction: float = 0.2
     """fraction of the remaining weights that each round removes"""
@@ -135,29 +134,12 @@ def parse_args() -> Args:
     """The command line over the task's defaults. Ends the program with one line if it makes no sense."""
     given = tyro.cli(Args, description=__doc__)
     args = tyro.cli(Args, description=__doc__, default=replace(Args(), **TASKS.get(given.env_id, BULLET)))
-    positive = ("eval_interval", "eval_episodes", "transitions", "num_envs", "updates", "batch_size", "learning_rate")
-    for name in positive:
-        if getattr(args, name) <= 0:
-            su.fail(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}")
-    for name in ("rounds", "threads", "rewind_steps"):
-        if getattr(args, name) < 0:
-            su.fail(f"--{name.replace('_', '-')} must not be negative: {getattr(args, name)}")
-    if not 0 < args.prune_fraction < 1:
-        su.fail(f"--prune-fraction must be in (0, 1), not {args.prune_fraction}")
-    if min(args.hidden_sizes, default=0) < 1:
-        su.fail(f"--hidden-sizes must be one or more numbers above 0, not {args.hidden_sizes}")
-    if len(set(args.seeds)) < len(args.seeds) or min(args.seeds, default=-1) < 0:
-        su.fail(f"--seeds must be different numbers, none negative, not {args.seeds}")
-    if not args.conditions or len(set(args.conditions)) < len(args.conditions):
-        su.fail(f"--conditions must be different ones of {', '.join(CONDITIONS)}")
-    if args.baseline_mask == "ticket" and "ticket" not in args.conditions:
-        su.fail("--baseline-mask ticket needs ticket among --conditions")
+    su.check_ticket_flags(args)
+    su.check_flags(args, "above 0", "transitions", "updates", "batch_size", "learning_rate")
     if args.transitions % args.num_envs:
         su.fail(f"--num-envs {args.num_envs} does not divide --transitions {args.transitions}")
     if args.rewind_steps > args.updates:
         su.fail(f"--rewind-steps {args.rewind_steps} is beyond --updates {args.updates}")
-    if args.capture_video and not args.evaluate:
-        su.fail("--capture-video needs --evaluate TICKET")
     return args
 
 
@@ -271,15 +253,6 @@ def distillation_loss(actor: Network, x: Tensor, teacher_out: Tensor, teacher_lo
     return (log_ratio + squares / (2 * (2 * actor.log_std).exp()) - 0.5).sum(-1).mean(1)
 
 
-def make_optimizer(parameters: dict[str, Tensor], learning_rate: float) -> torch.optim.Adam:
-    """Adam. Its fused kernel rounds the last numbers of a tensor, those beyond a multiple of 16, in another way than
-    the rest, so that a run would notice its neighbours: tensors of other sizes take the slower kernel."""
-    fused = [p for p in parameters.values() if p[0].numel() % 16 == 0]
-    others = [p for p in parameters.values() if p[0].numel() % 16]
-    groups = [{"params": fused, "fused": True}, {"params": others, "foreach": True}]
-    return torch.optim.Adam([group for group in groups if group["params"]], lr=learning_rate)
-
-
 if __name__ == "__main__":
     args = parse_args()
     if args.threads:
@@ -318,9 +291,8 @@ if __name__ == "__main__":
     pruned_layers = su.prunable(actor=template["actor"])
     if args.dry_run:
         print(su.describe(pruned_layers, {}))
-        keep = [sum(w.numel() for w in pruned_layers.values())]
-        for _ in range(args.rounds):
-            keep.append(su.n_remaining(keep[-1], args.prune_fraction))
+        total = sum(w.numel() for w in pruned_layers.values())
+        keep = su.remaining_by_round(total, args.prune_fraction, args.rounds)
         print(f"weights in rounds 0 to {args.rounds}: {' '.join(map(str, keep))}")
         raise SystemExit(0)
 
@@ -390,7 +362,7 @@ if __name__ == "__main__":
         parameters = dict(nets.named_parameters())
         masks = {name: torch.stack([m[name] for m in masks_of]).to(device) for name in masks_of[0]}
         su.apply_masks(parameters, masks)
-        optimizer = make_optimizer(parameters, args.learning_rate)
+        optimizer = su.run_adam(parameters, args.learning_rate)
         best = {name: p.detach().clone() for name, p in parameters.items()}
         best_return, final_return, steps_to_best = np.full(R, -np.inf), np.full(R, np.nan), np.zeros(R, dtype=int)
 

@@ -63,7 +63,6 @@ MINATAR = {"total_timesteps": 15_000_000, "learning_rate": 2.5e-4, "end_e": 0.05
 MINATAR |= {"hidden_sizes": (512, 256), "eval_interval": 1_500_000}
 CLASSIC = {"total_timesteps": 200_000, "eval_interval": 20_000, "hidden_sizes": (64, 64), "num_envs": 4}
 CLASSIC |= {"batch_size": 64, "learning_starts": 1_000, "target_interval": 100}
-CONDITIONS = ("ticket", "mask_permuted", "permuted_permuted", "random_reinit")
 
 
 @dataclass
@@ -149,7 +148,7 @@ class Args:
     """probability with which an update leaves out a hidden unit (figure 14)"""
 
     # Tickets
-    conditions: tuple[Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"], ...] = CONDITIONS
+    conditions: tuple[Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"], ...] = su.CONDITIONS
     """what to compare"""
     prune_fraction: float = 0.2
     """fraction of the remaining weights that each round removes"""
@@ -168,28 +167,12 @@ def parse_args() -> Args:
     if given.network == "cnn":
         task = task | {"hidden_sizes": (128, 64)}
     args = tyro.cli(Args, description=__doc__, default=replace(Args(), **task))
-    positive = ("total_timesteps", "eval_interval", "eval_episodes", "num_envs", "buffer_size", "batch_size")
-    for name in (*positive, "replay_ratio", "target_interval", "exploration_fraction"):
-        if getattr(args, name) <= 0:
-            su.fail(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}")
-    for name in ("rounds", "threads", "weight_decay", "learning_rate", "learning_starts", "rewind_steps"):
-        if getattr(args, name) < 0:
-            su.fail(f"--{name.replace('_', '-')} must not be negative: {getattr(args, name)}")
-    for name in ("gamma", "start_e", "end_e", "eval_epsilon", "priority_alpha", "priority_beta"):
-        if not 0 <= getattr(args, name) <= 1:
-            su.fail(f"--{name.replace('_', '-')} must be in [0, 1], not {getattr(args, name)}")
-    if not 0 < args.prune_fraction < 1:
-        su.fail(f"--prune-fraction must be in (0, 1), not {args.prune_fraction}")
-    if not 0 <= args.dropout < 1:
-        su.fail(f"--dropout must be in [0, 1), not {args.dropout}")
-    if min(args.hidden_sizes, default=0) < 1:
-        su.fail(f"--hidden-sizes must be one or more numbers above 0, not {args.hidden_sizes}")
-    if len(set(args.seeds)) < len(args.seeds) or min(args.seeds, default=-1) < 0:
-        su.fail(f"--seeds must be different numbers, none negative, not {args.seeds}")
-    if not args.conditions or len(set(args.conditions)) < len(args.conditions):
-        su.fail(f"--conditions must be different ones of {', '.join(CONDITIONS)}")
-    if args.baseline_mask == "ticket" and "ticket" not in args.conditions:
-        su.fail("--baseline-mask ticket needs ticket among --conditions")
+    su.check_ticket_flags(args)
+    su.check_flags(args, "above 0", "total_timesteps", "buffer_size", "batch_size", "replay_ratio", "target_interval")
+    su.check_flags(args, "above 0", "exploration_fraction")
+    su.check_flags(args, "0 or more", "weight_decay", "learning_rate", "learning_starts")
+    su.check_flags(args, "in [0, 1]", "gamma", "start_e", "end_e", "eval_epsilon", "priority_alpha", "priority_beta")
+    su.check_flags(args, "in [0, 1)", "dropout")
     if args.batch_size / args.replay_ratio % args.num_envs:
         su.fail(
             f"--num-envs {args.num_envs} does not divide the {args.batch_size / args.replay_ratio:g} steps "
@@ -201,8 +184,6 @@ def parse_args() -> Args:
         )
     if args.rewind_steps > args.total_timesteps:
         su.fail(f"--rewind-steps {args.rewind_steps} is beyond --total-timesteps {args.total_timesteps}")
-    if args.capture_video and not args.evaluate:
-        su.fail("--capture-video needs --evaluate TICKET")
     return args
 
 
@@ -319,38 +300,6 @@ def td_target(q_next: Tensor, q_next_target: Tensor, reward: Tensor, terminated:
     return reward + gamma * (1 - terminated) * value
 
 
-def make_optimizer(parameters: dict[str, Tensor], args: Args) -> torch.optim.Adam:
-    """Adam, with weight decay on weights alone. Its fused kernel rounds the last numbers of a tensor, those beyond a
-    multiple of 16, in another way than the rest, so that a run would notice its neighbours: tensors of other sizes take
-    the slower kernel."""
-    groups = {}
-    for name, p in parameters.items():
-        fused, decay = p[0].numel() % 16 == 0, args.weight_decay if name.endswith("weight") else 0.0
-        kernel = {"fused": True} if fused else {"foreach": True}
-        groups.setdefault((fused, decay), {"params": [], "weight_decay": decay, **kernel})["params"].append(p)
-    return torch.optim.Adam(list(groups.values()), lr=args.learning_rate)
-
-
-def draw_dropout(
-    streams: list[np.random.Generator], stream_of: list[int], batch_size: int, args: Args, device: torch.device
-) -> list[Tensor]:
-    """For each hidden layer a factor [R, B, units] of 0, or 1 / (1 - p) for the units that stay."""
-    kept = []
-    for units in args.hidden_sizes if args.dropout else ():
-        stay = np.stack([s.random((batch_size, units), np.float32) for s in streams])[stream_of] >= args.dropout
-        kept.append(torch.from_numpy(stay / np.float32(1 - args.dropout)).to(device))
-    return kept
-
-
-@torch.no_grad()
-def clip_gradients(parameters: list[Tensor], max_norm: float) -> None:
-    """Scale each run's gradient, over all its parameters, to a norm of at most max_norm."""
-    squares = sum(p.grad.flatten(1).square().sum(1) for p in parameters)  # [R]; torch's sum would round by R
-    scale = (max_norm / (squares.sqrt() + 1e-6)).clamp(max=1)
-    for p in parameters:
-        p.grad.mul_(scale.view(-1, *[1] * (p.dim() - 1)))
-
-
 def policy(
     q: QNetwork, inputs: list[int] | slice, epsilon: float, seeds: Sequence[int]
 ) -> Callable[[np.ndarray], np.ndarray]:
@@ -408,9 +357,8 @@ if __name__ == "__main__":
     pruned_layers = su.prunable(actor=template["actor"])
     if args.dry_run:
         print(su.describe(pruned_layers, {}))
-        keep = [sum(w.numel() for w in pruned_layers.values())]
-        for _ in range(args.rounds):
-            keep.append(su.n_remaining(keep[-1], args.prune_fraction))
+        total = sum(w.numel() for w in pruned_layers.values())
+        keep = su.remaining_by_round(total, args.prune_fraction, args.rounds)
         print(f"weights in rounds 0 to {args.rounds}: {' '.join(map(str, keep))}")
         raise SystemExit(0)
     if ticket is not None:
@@ -479,7 +427,7 @@ if __name__ == "__main__":
         masks = {name: torch.stack([m[name] for m in masks_of]).to(device) for name in masks_of[0]}
         su.apply_masks(parameters, masks)
         q_target = copy.deepcopy(q).requires_grad_(False)
-        optimizer = make_optimizer(parameters, args)
+        optimizer = su.run_adam(parameters, args.learning_rate, args.weight_decay)
         best = {name: tensor.clone() for name, tensor in state.items()}
         best_return, final_return, steps_to_best = np.full(R, -np.inf), np.full(R, np.nan), np.zeros(R, dtype=int)
 
@@ -524,13 +472,14 @@ if __name__ == "__main__":
                 with torch.no_grad():
                     q_next, q_next_target = q(batch["next_obs"]), q_target(batch["next_obs"])
                     target = td_target(q_next, q_next_target, batch["reward"], batch["terminated"].float(), args.gamma)
-                kept = draw_dropout(streams, stream_of, args.batch_size, args, device)
+                drop = streams, stream_of, args.batch_size, args.hidden_sizes, args.dropout, device
+                kept = su.dropout_factors(*drop)
                 value = q(batch["obs"], kept).gather(-1, batch["action"].long()[..., None]).squeeze(-1)
                 loss = (batch["weight"] * F.smooth_l1_loss(value, target, reduction="none")).mean(1)  # Huber, [R]
                 optimizer.zero_grad()
                 loss.sum().backward()
                 su.mask_gradients(parameters, masks)
-                clip_gradients(list(parameters.values()), args.max_grad_norm)
+                su.clip_run_gradients(parameters, args.max_grad_norm)
                 optimizer.step()
                 replay.update(places, (target - value.detach()).cpu().numpy())
                 updates += 1

@@ -80,7 +80,6 @@ BULLET |= {"num_minibatches": 20, "eval_interval": 150_000, "eval_episodes": 10,
 MUJOCO = BULLET | {"normalize_obs": True}  # not in the paper
 ATARI = BULLET | {"total_timesteps": 2_500_000, "eval_interval": 250_000, "hidden_sizes": (512,), "prune": "actor"}
 TASKS = {"CartPole-v0": CARTPOLE, "CartPole-v1": CARTPOLE, "Acrobot-v1": ACROBOT, "MountainCar-v0": ACROBOT}
-CONDITIONS = ("ticket", "mask_permuted", "permuted_permuted", "random_reinit")
 
 
 @dataclass
@@ -162,7 +161,7 @@ class Args:
     """probability with which an update leaves out a hidden unit (figure 14)"""
 
     # Tickets
-    conditions: tuple[Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"], ...] = CONDITIONS
+    conditions: tuple[Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"], ...] = su.CONDITIONS
     """what to compare"""
     prune: Literal["actor", "both"] = "actor"
     """prune the actor alone, or actor and critic together (figure 15); default both for Bullet and MuJoCo"""
@@ -182,27 +181,11 @@ def parse_args() -> Args:
     family = ATARI if given.env_id.startswith("ALE/") else BULLET if "Bullet" in given.env_id else MUJOCO
     task = TASKS.get(given.env_id, family)
     args = tyro.cli(Args, description=__doc__, default=replace(Args(), **task))
-    for name in ("total_timesteps", "eval_interval", "eval_episodes", "num_envs", "num_steps", "update_epochs"):
-        if getattr(args, name) <= 0:
-            su.fail(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}")
-    for name in ("rounds", "threads", "weight_decay", "learning_rate", "ent_coef", "rewind_steps"):
-        if getattr(args, name) < 0:
-            su.fail(f"--{name.replace('_', '-')} must not be negative: {getattr(args, name)}")
-    for name in ("gamma", "gae_lambda"):
-        if not 0 <= getattr(args, name) <= 1:
-            su.fail(f"--{name.replace('_', '-')} must be in [0, 1], not {getattr(args, name)}")
-    if not 0 < args.prune_fraction < 1:
-        su.fail(f"--prune-fraction must be in (0, 1), not {args.prune_fraction}")
-    if not 0 <= args.dropout < 1:
-        su.fail(f"--dropout must be in [0, 1), not {args.dropout}")
-    if min(args.hidden_sizes, default=0) < 1:
-        su.fail(f"--hidden-sizes must be one or more numbers above 0, not {args.hidden_sizes}")
-    if len(set(args.seeds)) < len(args.seeds) or min(args.seeds, default=-1) < 0:
-        su.fail(f"--seeds must be different numbers, none negative, not {args.seeds}")
-    if not args.conditions or len(set(args.conditions)) < len(args.conditions):
-        su.fail(f"--conditions must be different ones of {', '.join(CONDITIONS)}")
-    if args.baseline_mask == "ticket" and "ticket" not in args.conditions:
-        su.fail("--baseline-mask ticket needs ticket among --conditions")
+    su.check_ticket_flags(args)
+    su.check_flags(args, "above 0", "total_timesteps", "num_steps", "update_epochs")
+    su.check_flags(args, "0 or more", "weight_decay", "learning_rate", "ent_coef")
+    su.check_flags(args, "in [0, 1]", "gamma", "gae_lambda")
+    su.check_flags(args, "in [0, 1)", "dropout")
     if args.num_minibatches < 1 or args.num_envs * args.num_steps % args.num_minibatches:
         su.fail(f"--num-minibatches {args.num_minibatches} does not divide {args.num_envs} * {args.num_steps} steps")
     if args.total_timesteps < args.num_envs * args.num_steps:
@@ -212,8 +195,6 @@ def parse_args() -> Args:
     last = args.total_timesteps - args.total_timesteps % (args.num_envs * args.num_steps)
     if args.rewind_steps > last:
         su.fail(f"--rewind-steps {args.rewind_steps} is beyond the last update, after {last} steps")
-    if args.capture_video and not args.evaluate:
-        su.fail("--capture-video needs --evaluate TICKET")
     return args
 
 
@@ -333,39 +314,6 @@ def ppo_loss(nets: nn.ModuleDict, batch: dict[str, Tensor], kept: dict[str, list
     return (args.vf_coef * value_error - surrogate - args.ent_coef * entropy).mean(1)
 
 
-def make_optimizer(parameters: dict[str, Tensor], args: Args) -> torch.optim.Adam:
-    """Adam, with weight decay on weights alone. Its fused kernel rounds the last numbers of a tensor, those beyond a
-    multiple of 16, in another way than the rest, so that a run would notice its neighbours: tensors of other sizes take
-    the slower kernel."""
-    groups = {}
-    for name, p in parameters.items():
-        fused, decay = p[0].numel() % 16 == 0, args.weight_decay if name.endswith("weight") else 0.0
-        kernel = {"fused": True} if fused else {"foreach": True}
-        groups.setdefault((fused, decay), {"params": [], "weight_decay": decay, **kernel})["params"].append(p)
-    return torch.optim.Adam(list(groups.values()), lr=args.learning_rate, eps=1e-5)
-
-
-def draw_dropout(
-    streams: list[np.random.Generator], stream_of: list[int], batch_size: int, args: Args, device: torch.device
-) -> dict[str, list[Tensor]]:
-    """For each hidden layer of actor and critic a factor [R, B, units] of 0, or 1 / (1 - p) for the units that stay."""
-    kept = {"actor": [], "critic": []}
-    for name in kept if args.dropout else ():
-        for units in args.hidden_sizes:
-            stay = np.stack([s.random((batch_size, units), np.float32) for s in streams])[stream_of] >= args.dropout
-            kept[name].append(torch.from_numpy(stay / np.float32(1 - args.dropout)).to(device))
-    return kept
-
-
-@torch.no_grad()
-def clip_gradients(parameters: list[Tensor], max_norm: float) -> None:
-    """Scale each run's gradient, over all its parameters, to a norm of at most max_norm."""
-    squares = sum(p.grad.flatten(1).square().sum(1) for p in parameters)  # [R]; torch's sum would round by R
-    scale = (max_norm / (squares.sqrt() + 1e-6)).clamp(max=1)
-    for p in parameters:
-        p.grad.mul_(scale.view(-1, *[1] * (p.dim() - 1)))
-
-
 def seen(obs: np.ndarray, inputs: list[int] | slice, high: float) -> np.ndarray:
     """What the networks are given of observations [n, ...]: pictures as they are; of vectors the ``inputs``, float32
     and divided by ``high``, which is 1 but for vectors of bytes."""
@@ -425,9 +373,8 @@ if __name__ == "__main__":
     pruned_layers = su.prunable(**{name: template[name] for name in pruned_nets})
     if args.dry_run:
         print(su.describe(su.prunable(actor=template["actor"], critic=template["critic"]), {}))
-        keep = [sum(w.numel() for w in pruned_layers.values())]
-        for _ in range(args.rounds):
-            keep.append(su.n_remaining(keep[-1], args.prune_fraction))
+        total = sum(w.numel() for w in pruned_layers.values())
+        keep = su.remaining_by_round(total, args.prune_fraction, args.rounds)
         print(f"weights of the {' and '.join(pruned_nets)} in rounds 0 to {args.rounds}: {' '.join(map(str, keep))}")
         raise SystemExit(0)
     if ticket is not None:
@@ -494,7 +441,7 @@ if __name__ == "__main__":
         parameters, state = dict(nets.named_parameters()), nets.state_dict()
         masks = {name: torch.stack([m[name] for m in masks_of]).to(device) for name in masks_of[0]}
         su.apply_masks(parameters, masks)
-        optimizer = make_optimizer(parameters, args)
+        optimizer = su.run_adam(parameters, args.learning_rate, args.weight_decay, eps=1e-5)
         best = {name: tensor.clone() for name, tensor in state.items()}
         best_return, final_return, steps_to_best = np.full(R, -np.inf), np.full(R, np.nan), np.zeros(R, dtype=int)
 
@@ -560,12 +507,13 @@ if __name__ == "__main__":
                 shuffled = {name: x[all_runs, order] for name, x in batch.items()}
                 for part in range(0, batch_size, minibatch_size):
                     minibatch = {name: x[:, part : part + minibatch_size] for name, x in shuffled.items()}
-                    kept = draw_dropout(streams, stream_of, minibatch_size, args, device)
+                    drop = streams, stream_of, minibatch_size, args.hidden_sizes, args.dropout, device
+                    kept = {name: su.dropout_factors(*drop) for name in ("actor", "critic")}
                     loss = ppo_loss(nets, minibatch, kept, args)
                     optimizer.zero_grad()
                     loss.sum().backward()
                     su.mask_gradients(parameters, masks)
-                    clip_gradients(list(parameters.values()), args.max_grad_norm)
+                    su.clip_run_gradients(parameters, args.max_grad_norm)
                     optimizer.step()
             if args.normalize_obs:
                 nets["norm"].update(raw_obs)

@@ -57,7 +57,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from scipy.stats import trim_mean
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.tensorboard import SummaryWriter
@@ -167,20 +166,11 @@ def parse_args() -> Args:
     given = tyro.cli(Args, description=__doc__)
     starts = 10_000 if given.env_id.startswith(("HalfCheetah", "Ant")) else 1_000
     args = tyro.cli(Args, description=__doc__, default=replace(Args(), learning_starts=starts, **TUNED[given.method]))
-    fractions = {name: getattr(args, name) for name in ("sparsity", "actor_sparsity", "critic_sparsity")}
-    for name, value in fractions.items():
-        if value is not None and not 0 <= value < 1:
-            su.fail(f"--{name.replace('_', '-')} must be in [0, 1), not {value}")
-    for name in ("drop_fraction", "gamma", "tau"):
-        if not 0 <= getattr(args, name) <= 1:
-            su.fail(f"--{name.replace('_', '-')} must be in [0, 1], not {getattr(args, name)}")
-    positive = ("eval_interval", "eval_episodes", "checkpoint_interval", "buffer_size", "batch_size", "learning_starts")
-    for name in (*positive, "update_interval", "width_scale"):
-        if getattr(args, name) is not None and getattr(args, name) <= 0:
-            su.fail(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}")
-    for name in ("seed", "threads", "snr_interval", "weight_decay", "learning_rate"):
-        if getattr(args, name) < 0:
-            su.fail(f"--{name.replace('_', '-')} must not be negative: {getattr(args, name)}")
+    su.check_flags(args, "in [0, 1)", "sparsity", "actor_sparsity", "critic_sparsity")
+    su.check_flags(args, "in [0, 1]", "drop_fraction", "gamma", "tau")
+    su.check_flags(args, "above 0", "eval_interval", "eval_episodes", "checkpoint_interval", "update_interval")
+    su.check_flags(args, "above 0", "buffer_size", "batch_size", "learning_starts", "width_scale")
+    su.check_flags(args, "0 or more", "seed", "threads", "snr_interval", "weight_decay", "learning_rate")
     if args.total_timesteps <= args.learning_starts:
         su.fail(f"--total-timesteps {args.total_timesteps} ends before --learning-starts {args.learning_starts}")
     if args.actor_share is not None and (args.actor_sparsity, args.critic_sparsity) != (None, None):
@@ -354,11 +344,6 @@ def evaluate(actor: Actor, envs: gym.vector.VectorEnv, seeds: list[int], device:
     return returns
 
 
-def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Interquartile mean (Agarwal et al. 2021)."""
-    return trim_mean(values, 0.25, axis=axis)
-
-
 def record_video(actor: Actor, env_id: str, seed: int, device: torch.device, file: Path) -> None:
     """One episode of the deterministic policy as a gif. Where rendering is not possible, say so: the run is saved."""
     import imageio.v3 as imageio
@@ -439,9 +424,7 @@ if __name__ == "__main__":
         actor.load_state_dict(trained["actor"])
         seeds = su.seeds(args.seed, n=args.eval_episodes)
         returns = evaluate(actor, make_eval_envs(args.env_id, args.eval_episodes), seeds, device)
-        low, high = su.bootstrap_interval(returns, iqm)
-        print(f"{args.env_id}, {len(returns)} episodes: mean {returns.mean():.1f}, std {returns.std():.1f}, ", end="")
-        print(f"IQM {iqm(returns):.1f} (95% interval {low:.1f} to {high:.1f})")
+        print(f"{args.env_id}, {su.describe_returns(returns)}")
         raise SystemExit(0)
 
     # ---- Optimizers. Weight decay is an L2 loss through Adam (not AdamW) on the weights alone. The losses contain

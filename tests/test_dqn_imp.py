@@ -139,7 +139,7 @@ def test_rounds_rows_and_tickets(finished):
     rows = read_csv(finished / "results.csv")
     total = 4 * 8 + 8 * 8 + 8 * 2
     assert len(rows) == 2 + 2 * 8 and {int(row["remaining"]) for row in rows} == {total, 90, 72}
-    for condition in dqn_imp.CONDITIONS:
+    for condition in su.CONDITIONS:
         t = ticket(finished, 2, condition)
         for name, mask in t["masks"].items():
             assert (t["best"][name][mask == 0] == 0).all() and (t["best"][name][mask == 1] != 0).any()

@@ -54,7 +54,7 @@ def test_a_row_per_round_and_run(finished):
     rows = read_csv(finished / "results.csv")
     runs = [(int(row["round"]), row["condition"], int(row["seed"])) for row in rows]
     assert runs == [(0, "dense", s) for s in (1, 2)] + [
-        (k, c, s) for k in (1, 2) for c in ppo_imp.CONDITIONS for s in (1, 2)
+        (k, c, s) for k in (1, 2) for c in su.CONDITIONS for s in (1, 2)
     ]
     total = 4 * 8 + 8 * 8 + 8 * 2
     expected = {0: total, 1: 90, 2: 72}  # ceil(0.8 * 112), ceil(0.8 * 90)
@@ -79,7 +79,7 @@ def test_results_follow_from_the_curves(finished):
 def test_conditions_start_as_table_1_says(finished):
     start = ticket(finished, 0, "dense")["initial"]
     for round_ in (1, 2):
-        t = {condition: ticket(finished, round_, condition) for condition in ppo_imp.CONDITIONS}
+        t = {condition: ticket(finished, round_, condition) for condition in su.CONDITIONS}
         for name in t["ticket"]["masks"]:
             active = {c: t[c]["initial"][name][t[c]["masks"][name] == 1] for c in t}
             original = start[name][t["ticket"]["masks"][name] == 1]
@@ -103,7 +103,7 @@ def test_tickets_are_nested_and_random_masks_are_not(finished):
 
 
 def test_best_weights_are_sparse_and_only_the_actor_is_pruned(finished):
-    for condition in ppo_imp.CONDITIONS:
+    for condition in su.CONDITIONS:
         t = ticket(finished, 2, condition)
         assert all(name.startswith("actor") for name in t["masks"])
         for name, mask in t["masks"].items():
@@ -372,11 +372,11 @@ def test_bad_tickets_get_one_line(flags, message, finished, tmp_path, monkeypatc
         ("--conditions ticket ticket", "--conditions must be different ones of ticket, mask_permuted"),
         ("--num-minibatches 3", "--num-minibatches 3 does not divide 4 * 64 steps"),
         ("--num-minibatches 0", "--num-minibatches 0 does not divide 4 * 64 steps"),
-        ("--rounds -1", "--rounds must not be negative: -1"),
-        ("--rewind-steps -1", "--rewind-steps must not be negative: -1"),
-        ("--threads -1", "--threads must not be negative: -1"),
-        ("--weight-decay -0.1", "--weight-decay must not be negative: -0.1"),
-        ("--learning-rate -0.1", "--learning-rate must not be negative: -0.1"),
+        ("--rounds -1", "--rounds must be 0 or more, not -1"),
+        ("--rewind-steps -1", "--rewind-steps must be 0 or more, not -1"),
+        ("--threads -1", "--threads must be 0 or more, not -1"),
+        ("--weight-decay -0.1", "--weight-decay must be 0 or more, not -0.1"),
+        ("--learning-rate -0.1", "--learning-rate must be 0 or more, not -0.1"),
         ("--eval-interval 0", "--eval-interval must be above 0, not 0"),
         ("--eval-episodes 0", "--eval-episodes must be above 0, not 0"),
         ("--num-envs 0", "--num-envs must be above 0, not 0"),
@@ -449,7 +449,7 @@ def test_gaussian_tickets_hold_a_log_std_that_is_never_pruned(gaussian):
     assert len(rows) == 2 + 2 * 4 and all(-400 < float(row["best_retest"]) < 0 for row in rows)
     dense = ticket(gaussian, 0, "dense")
     assert dense["initial"]["actor.log_std"].tolist() == [[0]] and dense["best"]["actor.log_std"].item() != 0
-    for condition in ppo_imp.CONDITIONS:
+    for condition in su.CONDITIONS:
         t = ticket(gaussian, 1, condition)
         assert list(t["masks"]) == [f"actor.layers.{i}.weight" for i in range(3)]
         assert t["initial"]["actor.log_std"].tolist() == [[0]] and t["best"]["actor.log_std"].item() != 0
@@ -660,7 +660,7 @@ def test_gradients_are_clipped_per_run():
     p, q = torch.zeros(3, 2, 2, requires_grad=True), torch.zeros(3, 1, 2, requires_grad=True)
     p.grad, q.grad = torch.ones_like(p), torch.ones_like(q)
     p.grad[1], q.grad[1] = 1e-3, 1e-3
-    ppo_imp.clip_gradients([p, q], 0.5)
+    su.clip_run_gradients({"p": p, "q": q}, 0.5)
     norms = torch.stack([p.grad.flatten(1).square().sum(1), q.grad.flatten(1).square().sum(1)]).sum(0).sqrt()
     assert norms.tolist() == pytest.approx([0.5, 1e-3 * 6**0.5, 0.5], rel=1e-3)
 
@@ -669,7 +669,7 @@ def test_gradients_are_clipped_per_run():
 def test_weight_decay_is_for_weights_alone(weight_decay):
     nets = ppo_imp.make_networks(2, Args(hidden_sizes=(8, 6)), (4,), Box(-1, 1, (2,)))
     parameters = dict(nets.named_parameters())
-    optimizer = ppo_imp.make_optimizer(parameters, Args(weight_decay=weight_decay))
+    optimizer = su.run_adam(parameters, 5e-4, weight_decay, eps=1e-5)
     decay_of = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert len(decay_of) == sum(len(group["params"]) for group in optimizer.param_groups) == len(parameters)
     for name, p in parameters.items():
@@ -682,7 +682,7 @@ def test_the_optimizer_is_adam():
     torch.manual_seed(0)
     nets, twin = networks(2, (16, 6)), networks(2, (16, 6))
     twin.load_state_dict(nets.state_dict())
-    ours = ppo_imp.make_optimizer(dict(nets.named_parameters()), Args())
+    ours = su.run_adam(dict(nets.named_parameters()), 5e-4, eps=1e-5)
     assert len(ours.param_groups) == 2
     plain = torch.optim.Adam(twin.parameters(), lr=5e-4, eps=1e-5, foreach=False)
     for _ in range(3):
@@ -711,9 +711,7 @@ def dropout(
     seed_list: list[int], stream_of: list[int], p: float, batch_size: int = 500
 ) -> dict[str, list[torch.Tensor]]:
     streams = [np.random.default_rng(seed) for seed in seed_list]
-    return ppo_imp.draw_dropout(
-        streams, stream_of, batch_size, Args(hidden_sizes=(40, 30), dropout=p), torch.device("cpu")
-    )
+    return {name: su.dropout_factors(streams, stream_of, batch_size, (40, 30), p) for name in ("actor", "critic")}
 
 
 def test_dropout_factors():
@@ -734,7 +732,7 @@ def test_dropout_factors():
 def test_without_dropout_nothing_is_drawn():
     """So the streams are those of a run from before there was dropout."""
     streams = [np.random.default_rng(1)]
-    assert ppo_imp.draw_dropout(streams, [0], 8, Args(), torch.device("cpu")) == {"actor": [], "critic": []}
+    assert su.dropout_factors(streams, [0], 8, (64, 64), 0.0) == []
     assert streams[0].random() == np.random.default_rng(1).random()
 
 
