@@ -15,36 +15,28 @@ another order, which a chaotic episode of 500 steps turns into 1e-7 or so; and i
 observations, which gymnasium computes in float32.
 """
 
-from collections.abc import Sequence
 from math import pi
-from operator import index
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import seeding
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from numpy import cos, ndarray, sin
 
+from envs.base import RunsVectorEnv
 
-class ClassicVectorEnv(VectorEnv):
-    """num_envs = runs * envs_per_run environments of one task.
 
-    Each has a physical state [dim], float64, and has made a number of steps of its episode. These two alone say whether
-    the episode has ended. ``metadata["autoreset_mode"]`` is what happens then:
+class ClassicVectorEnv(RunsVectorEnv):
+    """Environments of one task. Observations are float32 [num_envs, obs_dim].
 
-    SAME_STEP  The step that ends an episode starts the next one and returns its first observation. The last one is in
-               ``infos["final_obs"]``, float32 [num_envs, obs_dim], in the rows where ``infos["_final_obs"]``, bool
-               [num_envs], is true. After a step in which no episode ended, infos is empty.
-    DISABLED   The row is frozen until it is reset: a further step ignores its action and returns the last observation,
-               the same two flags and reward 0.
+    Each has a physical state [dim], float64, and has made a number of steps of its episode. These two alone say
+    whether the episode has ended.
 
     A subclass is a task: the attributes and static methods from here to ``__init__``, where n is any number of rows.
     """
 
+    dim: int  # numbers in a physical state
     effects: ndarray  # [n_actions]: what ``advance`` is given for each action
     rewards: ndarray  # [2]: of a step, and of one that ends in a terminal state
     low: tuple[float, ...]  # bounds of an observation
@@ -71,72 +63,25 @@ class ClassicVectorEnv(VectorEnv):
         return state.T.astype(np.float32, order="C")
 
     def __init__(self, env_id: str, runs: int, envs_per_run: int, autoreset: bool = True):
-        if runs < 1 or envs_per_run < 1:
-            raise ValueError(f"runs and envs_per_run must be at least 1, not {runs} and {envs_per_run}")
-        self.spec = gym.spec(env_id)
-        self.max_episode_steps = self.spec.max_episode_steps
-        self.runs, self.envs_per_run, self.num_envs = runs, envs_per_run, runs * envs_per_run
-        self.autoreset = autoreset
-        mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
-        self.metadata = {"render_modes": [], "autoreset_mode": mode}
-        self.single_action_space = Discrete(len(self.effects))
-        self.single_observation_space = Box(np.array(self.low, np.float32), np.array(self.high, np.float32))
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self._generators: list[np.random.Generator] = []  # one for each run, once it is reset
+        space = Box(np.array(self.low, np.float32), np.array(self.high, np.float32))
+        super().__init__(gym.spec(env_id), runs, envs_per_run, autoreset, space, Discrete(len(self.effects)))
+        self._state = np.zeros((self.dim, self.num_envs))  # one column for each row of the other arrays
 
-    def reset(
-        self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[ndarray, dict[str, Any]]:
-        """Start new episodes. Returns all observations, float32 [num_envs, obs_dim], and {}.
+    def _seed(self, seeds: list[int | None]) -> None:
+        self._generators = [seeding.np_random(seed)[0] for seed in seeds]
 
-        ``seed`` is a list of one seed for each run, or a number s for the seeds s, s + 1, ...; without it the streams
-        go on, or the first time start anywhere. ``options={"reset_mask": mask}``, bool [num_envs], resets those rows
-        only, without a seed.
-        """
-        options = options or {}
-        if options.keys() - {"reset_mask"}:
-            raise ValueError(f"the only reset option is 'reset_mask', not {sorted(options)}")
-        if "reset_mask" not in options:
-            if seed is not None or not self._generators:
-                self._generators = [seeding.np_random(s)[0] for s in self._run_seeds(seed)]
-            self._state = self._starts([self.envs_per_run] * self.runs)  # [dim, num_envs]
-            self._elapsed = np.zeros(self.num_envs, np.int64)
-            self._ended = np.zeros(self.num_envs, bool)  # the frozen rows: none in SAME_STEP
-        else:
-            mask = np.asarray(options["reset_mask"])
-            if mask.shape != (self.num_envs,) or mask.dtype != bool:
-                raise ValueError(f"reset_mask must be bool [{self.num_envs}], not {mask.dtype} {list(mask.shape)}")
-            if seed is not None:
-                raise ValueError("a seed restarts whole runs: it cannot be combined with reset_mask")
-            self._check_reset()
-            self._restart(mask)
-        return self.observe(self._state), {}
+    def _restart(self, rows: ndarray) -> None:
+        counts = rows.reshape(self.runs, -1).sum(1).tolist()  # how many starts each run draws
+        starts = [self.draw(g, n) for g, n in zip(self._generators, counts, strict=True) if n]
+        self._state[:, rows] = np.concatenate(starts).T
 
-    def step(self, actions: ndarray) -> tuple[ndarray, ndarray, ndarray, ndarray, dict[str, Any]]:
-        """One step of every environment with ``actions``, integers [num_envs].
-
-        Returns observations, float32 [num_envs, obs_dim]; rewards, float64 [num_envs]; terminated and truncated, bool
-        [num_envs], both true where the last step that the time limit allows is also a terminal one; infos.
-        """
-        self._check_reset()
-        actions = np.asarray(actions)
-        if actions.shape != (self.num_envs,):
-            raise ValueError(f"actions must have shape [{self.num_envs}], not {list(actions.shape)}")
-        live = ~self._ended
+    def _step(self, actions: ndarray, live: ndarray) -> tuple[ndarray, ndarray]:
         self._state = np.where(live, self.advance(self._state, self.effects.take(actions)), self._state)
-        self._elapsed += live
-        obs = self.observe(self._state)
-        terminated, truncated = self.terminal(self._state), self._elapsed >= self.max_episode_steps
-        rewards = np.where(live, self.rewards.take(terminated), 0.0)
-        ended, infos = terminated | truncated, {}
-        if not self.autoreset:
-            self._ended = ended
-        elif ended.any():
-            infos = {"final_obs": obs.copy(), "_final_obs": ended}
-            self._restart(ended)
-            obs[ended] = self.observe(self._state[:, ended])
-        return obs, rewards, terminated, truncated, infos
+        terminated = self.terminal(self._state)
+        return np.where(live, self.rewards.take(terminated), 0.0), terminated
+
+    def _observations(self) -> ndarray:
+        return self.observe(self._state)
 
     def get_state(self) -> dict[str, Any]:
         """All that ``set_state`` needs to go on bit for bit: lists, numbers and strings, which
@@ -158,33 +103,7 @@ class ClassicVectorEnv(VectorEnv):
         for generator, stream in zip(self._generators, state["streams"], strict=True):
             generator.bit_generator.state = stream
         self._state = np.array(state["physics"], np.float64)
-        self._elapsed = np.array(state["elapsed"], np.int64)
-        self._ended = self.terminal(self._state) | (self._elapsed >= self.max_episode_steps)
-
-    def _check_reset(self) -> None:
-        if not self._generators:
-            raise ResetNeeded("call reset first")
-
-    def _run_seeds(self, seed: int | Sequence[int] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.runs
-        if np.ndim(seed) == 0:
-            return list(range(index(seed), index(seed) + self.runs))
-        if len(seed) != self.runs:
-            raise ValueError(f"there are {len(seed)} seeds for {self.runs} runs")
-        return [index(s) for s in seed]
-
-    def _starts(self, counts: Sequence[int]) -> ndarray:
-        """First states [dim, sum(counts)], counts[r] of them from the stream of run r."""
-        starts = [self.draw(g, n) for g, n in zip(self._generators, counts, strict=True) if n]
-        return np.array(np.concatenate(starts).T, np.float64, order="C")
-
-    def _restart(self, mask: ndarray) -> None:
-        """Put the rows in ``mask``, bool [num_envs], at the start of an episode."""
-        if mask.any():
-            self._state[:, mask] = self._starts(mask.reshape(self.runs, -1).sum(1).tolist())
-            self._elapsed[mask] = 0
-            self._ended[mask] = False
+        self._go_on(state["elapsed"], self.terminal(self._state))
 
 
 class CartPole(ClassicVectorEnv):
@@ -198,6 +117,7 @@ class CartPole(ClassicVectorEnv):
     TIME_STEP = 0.02  # [s]
     MAX_X, MAX_THETA = 2.4, 12 * 2 * pi / 360
 
+    dim = 4
     effects = np.array([-10.0, 10.0])  # force [N]
     rewards = np.array([1.0, 1.0])
     high = (2 * MAX_X, np.inf, 2 * MAX_THETA, np.inf)
@@ -247,6 +167,7 @@ class Acrobot(ClassicVectorEnv):
     COUPLING = MASS * LENGTH * CENTRE
     WEIGHT1, WEIGHT2 = MASS * (CENTRE + LENGTH) * GRAVITY, MASS * CENTRE * GRAVITY
 
+    dim = 4
     effects = np.array([-1.0, 0.0, 1.0])  # torque [N m]
     rewards = np.array([-1.0, 0.0])
     high = (1.0, 1.0, 1.0, 1.0, 4 * pi, 9 * pi)
@@ -305,6 +226,7 @@ class MountainCar(ClassicVectorEnv):
     GRAVITY, GOAL = 0.0025, 0.5
     MIN_X, MAX_X, MAX_VELOCITY = -1.2, 0.6, 0.07
 
+    dim = 2
     effects = np.array([-0.001, 0.0, 0.001])  # acceleration
     rewards = np.array([-1.0, -1.0])
     low, high = (MIN_X, -MAX_VELOCITY), (MAX_X, MAX_VELOCITY)

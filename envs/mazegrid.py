@@ -35,11 +35,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from numpy import ndarray
+
+from envs.base import RunsVectorEnv
 
 # The map of the authors' public gridworld of this size and these rules, with one coin more, at the end of the first
 # row: so there are 42 coins and 12 poisons, as in the paper.
@@ -65,6 +64,7 @@ SHAPE = (6, 10, 20)  # maps, rows, columns
 BEST_RETURN = 42.0
 MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # rows and columns of up, down, left, right
 PIXELS = 16  # of a cell's side, in pictures
+DARK = 0.15  # brightness of what a network does not see
 
 _CELLS = SHAPE[1] * SHAPE[2]
 _INPUTS = SHAPE[0] * _CELLS
@@ -221,19 +221,10 @@ def enemy_cells() -> dict[str, ndarray]:
     return reached
 
 
-class MazeGridVectorEnv(VectorEnv):
-    """num_envs = runs * envs_per_run mazes, in the encoding of a subclass.
+class MazeGridVectorEnv(RunsVectorEnv):
+    """Mazes in the encoding of a subclass. Enemies' cells follow from the number of steps; seeds change nothing."""
 
-    The enemies' cells follow from the number of steps. ``metadata["autoreset_mode"]`` is what happens when an episode
-    ends:
-
-    SAME_STEP  The step that ends an episode starts the next one and returns its first observation. The last one is
-               in ``infos["final_obs"]`` [num_envs, ...], in the rows where ``infos["_final_obs"]``, bool [num_envs],
-               is true. After a step in which no episode ended, infos is empty.
-    DISABLED   The row is frozen until it is reset: a further step ignores its action and returns the last
-               observation, the same two flags and reward 0.
-    """
-
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
     encoding: str
 
     def encode(self, shown: ndarray) -> ndarray:
@@ -244,6 +235,10 @@ class MazeGridVectorEnv(VectorEnv):
         """Update ``self._obs``: in each row a cell [num_envs] showed object ``before`` [num_envs] and now ``now``."""
         raise NotImplementedError
 
+    def visible(self, alive: ndarray) -> ndarray:
+        """Which colours of which cells come from inputs in ``alive``, bool [inputs]: bool [num_envs, 200, 3]."""
+        raise ValueError(f"{self.spec.id} has inputs that are no pixels")
+
     def __init__(
         self,
         env_id: str,
@@ -253,77 +248,36 @@ class MazeGridVectorEnv(VectorEnv):
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
     ):
-        if runs < 1 or envs_per_run < 1:
-            raise ValueError(f"runs and envs_per_run must be at least 1, not {runs} and {envs_per_run}")
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode must be None or 'rgb_array', not {render_mode!r}")
-        self.spec = gym.spec(env_id)
-        self.max_episode_steps = max_episode_steps or self.spec.max_episode_steps
-        self.runs, self.envs_per_run, self.num_envs = runs, envs_per_run, runs * envs_per_run
-        self.autoreset, self.render_mode = autoreset, render_mode
-        mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": 10, "autoreset_mode": mode}
-        self.single_action_space, self.single_observation_space = Discrete(len(MOVES)), SPACES[self.encoding]
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self._rows = np.arange(self.num_envs)
-        self._first = self.encode(np.tile(_START, (self.num_envs, 1)))
-        self._agent: ndarray | None = None  # [num_envs]: its cell, once there was a reset
+        spec, spaces = gym.spec(env_id), (SPACES[self.encoding], Discrete(len(MOVES)))
+        super().__init__(spec, runs, envs_per_run, autoreset, *spaces, max_episode_steps, render_mode)
+        n = self.num_envs
+        self._rows = np.arange(n)
+        self._agent = np.zeros(n, np.int64)  # its cell
+        self._items = np.zeros((n, _CELLS), np.int8)  # the value of what lies in each cell
+        self._coins = np.zeros(n, np.int64)  # that are left
+        self._terminated = np.zeros(n, bool)
+        self._shown = np.zeros((n, _CELLS), np.int16)  # the object that each cell shows
+        self._first = self.encode(np.tile(_START, (n, 1)))  # each row's first observation
+        self._obs = np.zeros_like(self._first)
 
-    def reset(
-        self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[ndarray, dict[str, Any]]:
-        """Start new episodes. Returns all observations [num_envs, ...], and {}.
+    def _seed(self, seeds: list[int | None]) -> None:
+        """Nothing is random."""
 
-        ``seed`` changes nothing; as in ``envs.classic`` it is a list of one for each run, or a number, or left out.
-        ``options={"reset_mask": mask}``, bool [num_envs], resets those rows only, without a seed.
-        """
-        options = options or {}
-        if options.keys() - {"reset_mask"}:
-            raise ValueError(f"the only reset option is 'reset_mask', not {sorted(options)}")
-        if np.ndim(seed) and len(seed) != self.runs:
-            raise ValueError(f"there are {len(seed)} seeds for {self.runs} runs")
-        for number in [] if seed is None else np.ravel(seed).tolist():
-            index(number)
-        if "reset_mask" not in options:
-            n = self.num_envs
-            self._agent, self._elapsed = np.zeros(n, np.int64), np.zeros(n, np.int64)
-            self._items = np.zeros((n, _CELLS), np.int8)  # the value of what lies in each cell
-            self._coins = np.zeros(n, np.int64)  # that are left
-            self._terminated = np.zeros(n, bool)
-            self._ended = np.zeros(n, bool)  # the frozen rows: none in SAME_STEP
-            self._shown = np.zeros((n, _CELLS), np.int16)  # the object that each cell shows
-            self._obs = np.zeros(self.observation_space.shape, self.observation_space.dtype)
-            self._restart(np.ones(n, bool))
-        else:
-            mask = np.asarray(options["reset_mask"])
-            if mask.shape != (self.num_envs,) or mask.dtype != bool:
-                raise ValueError(f"reset_mask must be bool [{self.num_envs}], not {mask.dtype} {list(mask.shape)}")
-            if seed is not None:
-                raise ValueError("a seed restarts whole runs: it cannot be combined with reset_mask")
-            self._check_reset()
-            self._restart(mask)
-        return self._obs.copy(), {}
+    def _restart(self, rows: ndarray) -> None:
+        self._agent[rows] = np.flatnonzero(_START == AGENT)
+        self._items[rows], self._coins[rows] = _VALUES, (_VALUES > 0).sum()
+        self._terminated[rows] = False
+        self._shown[rows], self._obs[rows] = _START, self._first[rows]
 
-    def step(self, actions: ndarray) -> tuple[ndarray, ndarray, ndarray, ndarray, dict[str, Any]]:
-        """One step of every environment with ``actions``, integers [num_envs].
-
-        Returns observations [num_envs, ...]; rewards, float64 [num_envs]; terminated and truncated, bool [num_envs],
-        both true where the last step that the time limit allows is also one that ends the game; infos.
-        """
-        self._check_reset()
-        actions = np.asarray(actions)
-        if actions.shape != (self.num_envs,):
-            raise ValueError(f"actions must have shape [{self.num_envs}], not {list(actions.shape)}")
+    def _step(self, actions: ndarray, live: ndarray) -> tuple[ndarray, ndarray]:
         # The steps 1 to 4 of this module's docstring.
-        live, before = ~self._ended, self._agent
+        before = self._agent
         agent = self._agent = np.where(live, _NEXT[before, actions], before)
         items = self._items[self._rows, agent]
         self._items[self._rows, agent] = 0
         self._coins -= items > 0
         patrols_before = _PATROLS[:, self._elapsed % _PERIOD]  # [2, num_envs]
-        self._elapsed += live
-        patrols = _PATROLS[:, self._elapsed % _PERIOD]
+        patrols = _PATROLS[:, (self._elapsed + live) % _PERIOD]
         met = ((agent == patrols) | ((agent == patrols_before) & (before == patrols))).any(0)
         self._terminated |= met | (self._coins == 0)
 
@@ -335,19 +289,22 @@ class MazeGridVectorEnv(VectorEnv):
         for what, cells in zip((ENEMY_A, ENEMY_B), patrols, strict=True):
             self._show(cells, what)
 
-        terminated, truncated = self._terminated.copy(), self._elapsed >= self.max_episode_steps
-        ended, infos = terminated | truncated, {}
-        if not self.autoreset:
-            self._ended = ended
-        elif ended.any():
-            infos = {"final_obs": self._obs.copy(), "_final_obs": ended}
-            self._restart(ended)
-        return self._obs.copy(), items.astype(np.float64), terminated, truncated, infos
+        return items.astype(np.float64), self._terminated.copy()
+
+    def _observations(self) -> ndarray:
+        return self._obs.copy()
 
     def render(self) -> tuple[ndarray, ...] | None:
         """A picture of each environment, uint8 [160, 320, 3]; None without a render_mode."""
         self._check_reset()
         return tuple(picture(shown) for shown in self._shown) if self.render_mode else None
+
+    def render_seen(self, alive: ndarray) -> tuple[ndarray, ...]:
+        """The same pictures for a network that reads only the inputs in ``alive``, bool [inputs]: cells whose object
+        it does not see are dark. Walls, which are no input, are as they were."""
+        light = np.where(self.visible(alive), 1, DARK)  # [num_envs, 200, 3]
+        light = light.reshape(-1, *SHAPE[1:], 3).repeat(PIXELS, axis=1).repeat(PIXELS, axis=2)
+        return tuple((light * [picture(shown) for shown in self._shown]).astype(np.uint8))
 
     def get_state(self) -> dict[str, Any]:
         """All that ``set_state`` needs to go on bit for bit: lists, numbers and strings, which
@@ -366,10 +323,8 @@ class MazeGridVectorEnv(VectorEnv):
         there = state["env_id"], len(state["elapsed"])
         if there != (self.spec.id, self.num_envs):
             raise ValueError(f"a state of {there} is not one of {self.spec.id, self.num_envs}")
-        self.reset()
-        self._agent, self._elapsed = np.array(state["agent"], np.int64), np.array(state["elapsed"], np.int64)
-        self._terminated = np.array(state["terminated"], bool)
-        self._ended = (self._terminated | (self._elapsed >= self.max_episode_steps)) & (not self.autoreset)
+        self._agent, self._terminated = np.array(state["agent"], np.int64), np.array(state["terminated"], bool)
+        self._go_on(state["elapsed"], self._terminated)
         left = np.zeros((self.num_envs, _CELLS), bool)
         for row, cells in enumerate(state["left"]):
             left[row, cells] = True
@@ -381,22 +336,11 @@ class MazeGridVectorEnv(VectorEnv):
             self._shown[self._rows, cells] = what
         self._obs = self.encode(self._shown)
 
-    def _check_reset(self) -> None:
-        if self._agent is None:
-            raise ResetNeeded("call reset first")
-
     def _show(self, cells: ndarray, what: int) -> None:
         """In each row, let the cell in ``cells`` [num_envs] show an object."""
         shown, places = self._shown.reshape(-1), self._rows * _CELLS + cells
         self.change(cells, shown[places], what)
         shown[places] = what
-
-    def _restart(self, mask: ndarray) -> None:
-        """Put the rows in ``mask``, bool [num_envs], at the start of an episode."""
-        self._agent[mask] = np.flatnonzero(_START == AGENT)
-        self._items[mask], self._coins[mask] = _VALUES, (_VALUES > 0).sum()
-        self._elapsed[mask], self._terminated[mask], self._ended[mask] = 0, False, False
-        self._shown[mask], self._obs[mask] = _START, self._first[mask]
 
 
 class ObjectMaps(MazeGridVectorEnv):
@@ -412,6 +356,10 @@ class ObjectMaps(MazeGridVectorEnv):
         inputs[places + before * _CELLS] = 0
         inputs[places + now * _CELLS] = 1
 
+    def visible(self, alive: ndarray) -> ndarray:
+        of_objects = np.concatenate([alive.reshape(SHAPE[0], _CELLS), np.ones((1, _CELLS), bool)])  # the last: walls
+        return of_objects[self._shown, np.arange(_CELLS)][..., None].repeat(3, axis=-1)
+
 
 class Colours(MazeGridVectorEnv):
     """Observations uint8 [num_envs, 600]."""
@@ -424,6 +372,9 @@ class Colours(MazeGridVectorEnv):
     def change(self, cells: ndarray, before: ndarray, now: int) -> None:
         for channel, value in enumerate(COLOURS[now]):
             self._obs[self._rows, channel * _CELLS + cells] = value
+
+    def visible(self, alive: ndarray) -> ndarray:
+        return (alive.reshape(3, _CELLS).T | (_START == WALL)[:, None])[None].repeat(self.num_envs, axis=0)
 
 
 class EntangledMaps(MazeGridVectorEnv):

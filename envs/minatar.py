@@ -26,17 +26,14 @@ though its observations do not show the time. Other games can go on without end 
 ``max_steps`` truncates episodes.
 """
 
-from collections.abc import Sequence
-from operator import index
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from numpy import ndarray
+
+from envs.base import RunsVectorEnv
 
 try:
     import minatar.gym
@@ -63,6 +60,7 @@ def _channels(game: str) -> tuple[str, ...]:
 # The names of an observation's channels, in the words of the package.
 CHANNELS = {env_id: _channels(GAMES[env_id[len("MinAtar/") : -len("-v1")]]) for env_id in ENV_IDS}
 PIXELS = 16  # of a cell's side, in pictures
+DARK = 0.15  # brightness of what a network does not see
 # [11, 3]: of an empty cell and the channels. In a cell with several objects the last channel is seen.
 COLOURS = np.array(
     [(0, 0, 0), (0, 255, 255), (255, 0, 0), (128, 128, 128), (255, 215, 0), (0, 200, 0), (255, 0, 255)]
@@ -76,18 +74,13 @@ def environment_seeds(seed: int, envs_per_run: int) -> list[int]:
     return (np.random.SeedSequence(seed).generate_state(envs_per_run) >> 1).tolist()
 
 
-class MinAtarVectorEnv(VectorEnv):
-    """num_envs = runs * envs_per_run environments of one game.
+class MinAtarVectorEnv(RunsVectorEnv):
+    """Environments of one game. Observations are uint8 [num_envs, C, 10, 10].
 
     ``sticky_action_prob`` and ``difficulty_ramping`` are the package's options. ``max_steps`` truncates episodes.
-    ``metadata["autoreset_mode"]`` is what happens when an episode ends:
-
-    SAME_STEP  The step that ends an episode starts the next one and returns its first observation. The last one is
-               in ``infos["final_obs"]``, uint8 [num_envs, C, 10, 10], in the rows where ``infos["_final_obs"]``,
-               bool [num_envs], is true. After a step in which no episode ended, infos is empty.
-    DISABLED   The row is frozen until it is reset: a further step ignores its action and returns the last
-               observation, the same two flags and reward 0.
     """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(
         self,
@@ -100,91 +93,44 @@ class MinAtarVectorEnv(VectorEnv):
         max_steps: int | None = None,
         render_mode: str | None = None,
     ):
-        if runs < 1 or envs_per_run < 1:
-            raise ValueError(f"runs and envs_per_run must be at least 1, not {runs} and {envs_per_run}")
         if not 0 <= sticky_action_prob <= 1:
             raise ValueError(f"sticky_action_prob must be between 0 and 1, not {sticky_action_prob}")
         if max_steps is not None and max_steps < 1:
             raise ValueError(f"max_steps must be None or at least 1, not {max_steps}")
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode must be None or 'rgb_array', not {render_mode!r}")
-        self.spec = gym.spec(env_id)
-        self.max_episode_steps = max_steps
-        self.runs, self.envs_per_run, self.num_envs = runs, envs_per_run, runs * envs_per_run
-        self.autoreset, self.render_mode = autoreset, render_mode
-        mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": 10, "autoreset_mode": mode}
-        options = {"sticky_action_prob": sticky_action_prob, "difficulty_ramping": difficulty_ramping}
-        self._games = [minatar.Environment(self.spec.kwargs["game"], **options) for _ in range(self.num_envs)]
-        game = self._games[0]
-        minimal = self.spec.kwargs["use_minimal_action_set"]
+        spec = gym.spec(env_id)
+        game = minatar.Environment(spec.kwargs["game"])  # never played: it knows the sizes of the spaces
+        minimal = spec.kwargs["use_minimal_action_set"]
         self._actions = np.array(game.minimal_action_set() if minimal else range(game.num_actions()))
-        self.single_action_space = Discrete(len(self._actions))
-        self.single_observation_space = Box(0, 1, (game.n_channels, 10, 10), np.uint8)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        spaces = Box(0, 1, (game.n_channels, 10, 10), np.uint8), Discrete(len(self._actions))
+        super().__init__(spec, runs, envs_per_run, autoreset, *spaces, max_steps, render_mode)
+        options = {"sticky_action_prob": sticky_action_prob, "difficulty_ramping": difficulty_ramping}
+        self._games = [minatar.Environment(spec.kwargs["game"], **options) for _ in range(self.num_envs)]
         self._obs = np.zeros(self.observation_space.shape, np.uint8)
         self._states = list(self._obs.transpose(0, 2, 3, 1))  # views [10, 10, C], the package's order, of the rows
-        self._elapsed = np.zeros(self.num_envs, np.int64)
         self._over = np.zeros(self.num_envs, bool)  # the rows whose game is over
-        self._ended = np.zeros(self.num_envs, bool)  # the frozen rows: none in SAME_STEP
-        self._ready = False
 
-    def reset(
-        self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[ndarray, dict[str, Any]]:
-        """Start new episodes. Returns all observations, uint8 [num_envs, C, 10, 10], and {}.
+    def _seed(self, seeds: list[int | None]) -> None:
+        seeds = [environment_seeds(seed, self.envs_per_run) for seed in seeds]
+        for game, seed in zip(self._games, sum(seeds, []), strict=True):
+            game.seed(seed)
+            game.last_action = 0
 
-        ``seed`` is a list of one seed for each run, or a number s for the seeds s, s + 1, ...; without it the streams
-        go on, or the first time start anywhere. ``options={"reset_mask": mask}``, bool [num_envs], resets those rows
-        only, without a seed.
-        """
-        options = options or {}
-        if options.keys() - {"reset_mask"}:
-            raise ValueError(f"the only reset option is 'reset_mask', not {sorted(options)}")
-        if "reset_mask" not in options:
-            if seed is not None or not self._ready:
-                seeds = [environment_seeds(run_seed, self.envs_per_run) for run_seed in self._run_seeds(seed)]
-                for game, environment_seed in zip(self._games, sum(seeds, []), strict=True):
-                    game.seed(environment_seed)
-                    game.last_action = 0
-                self._ready = True
-            self._restart(np.ones(self.num_envs, bool))
-        else:
-            mask = np.asarray(options["reset_mask"])
-            if mask.shape != (self.num_envs,) or mask.dtype != bool:
-                raise ValueError(f"reset_mask must be bool [{self.num_envs}], not {mask.dtype} {list(mask.shape)}")
-            if seed is not None:
-                raise ValueError("a seed restarts whole runs: it cannot be combined with reset_mask")
-            self._check_reset()
-            self._restart(mask)
-        return self._obs.copy(), {}
+    def _restart(self, rows: ndarray) -> None:
+        for row in np.flatnonzero(rows).tolist():
+            self._games[row].reset()
+            self._states[row][:] = self._games[row].env.state()
+        self._over[rows] = False
 
-    def step(self, actions: ndarray) -> tuple[ndarray, ndarray, ndarray, ndarray, dict[str, Any]]:
-        """One step of every environment with ``actions``, integers [num_envs].
-
-        Returns observations, uint8 [num_envs, C, 10, 10]; rewards, float64 [num_envs]; terminated and truncated,
-        bool [num_envs], both true where the last step that ``max_steps`` allows also ends the game; infos.
-        """
-        self._check_reset()
-        actions = np.asarray(actions)
-        if actions.shape != (self.num_envs,):
-            raise ValueError(f"actions must have shape [{self.num_envs}], not {list(actions.shape)}")
+    def _step(self, actions: ndarray, live: ndarray) -> tuple[ndarray, ndarray]:
         actions, rewards = self._actions.take(actions).tolist(), np.zeros(self.num_envs)
-        live = np.flatnonzero(~self._ended).tolist()
-        for row in live:
+        for row in np.flatnonzero(live).tolist():
             game = self._games[row]
             rewards[row], self._over[row] = game.act(actions[row])
             self._states[row][:] = game.env.state()
-        self._elapsed[live] += 1
-        terminated, truncated, infos = self._over.copy(), self._past_limit(), {}
-        ended = terminated | truncated
-        if not self.autoreset:
-            self._ended = ended
-        elif ended.any():
-            infos = {"final_obs": self._obs.copy(), "_final_obs": ended}
-            self._restart(ended)
-        return self._obs.copy(), rewards, terminated, truncated, infos
+        return rewards, self._over.copy()
+
+    def _observations(self) -> ndarray:
+        return self._obs.copy()
 
     def render(self) -> tuple[ndarray, ...] | None:
         """A picture of each environment, uint8 [160, 160, 3]; None without a render_mode."""
@@ -193,6 +139,14 @@ class MinAtarVectorEnv(VectorEnv):
             return None
         last_channel = (self._obs * np.arange(1, self._obs.shape[1] + 1)[:, None, None]).max(1)
         return tuple(COLOURS[last_channel].repeat(PIXELS, axis=1).repeat(PIXELS, axis=2))
+
+    def render_seen(self, alive: ndarray) -> tuple[ndarray, ...]:
+        """The same pictures for a network that reads only the inputs in ``alive``, bool [C * 100]: in each cell the
+        last channel of those that it sees, or what is there in dark."""
+        numbers = np.arange(1, self._obs.shape[1] + 1)[:, None, None]
+        there, seen = (self._obs * numbers).max(1), (self._obs * alive.reshape(self._obs.shape[1:]) * numbers).max(1)
+        picture = np.where((seen > 0)[..., None], COLOURS[seen], (DARK * COLOURS[there]).astype(np.uint8))
+        return tuple(picture.repeat(PIXELS, axis=1).repeat(PIXELS, axis=2))
 
     def get_state(self) -> dict[str, Any]:
         """All that ``set_state`` needs to go on bit for bit: lists, numbers and strings, which
@@ -221,32 +175,7 @@ class MinAtarVectorEnv(VectorEnv):
                 setattr(game.env, name, np.array(saved, now.dtype) if isinstance(now, ndarray) else saved)
             self._over[row] = game.env.terminal
             self._states[row][:] = game.env.state()
-        self._elapsed, self._ready = np.array(state["elapsed"], np.int64), True
-        self._ended = (self._over | self._past_limit()) & (not self.autoreset)
-
-    def _check_reset(self) -> None:
-        if not self._ready:
-            raise ResetNeeded("call reset first")
-
-    def _past_limit(self) -> ndarray:
-        """Bool [num_envs]: did the episodes have ``max_steps``?"""
-        return self._elapsed >= (np.inf if self.max_episode_steps is None else self.max_episode_steps)
-
-    def _run_seeds(self, seed: int | Sequence[int] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.runs
-        if np.ndim(seed) == 0:
-            return list(range(index(seed), index(seed) + self.runs))
-        if len(seed) != self.runs:
-            raise ValueError(f"there are {len(seed)} seeds for {self.runs} runs")
-        return [index(s) for s in seed]
-
-    def _restart(self, mask: ndarray) -> None:
-        """Put the rows in ``mask``, bool [num_envs], at the start of an episode."""
-        for row in np.flatnonzero(mask).tolist():
-            self._games[row].reset()
-            self._states[row][:] = self._games[row].env.state()
-        self._elapsed[mask], self._over[mask], self._ended[mask] = 0, False, False
+        self._go_on(state["elapsed"], self._over)
 
 
 def _variables(game: minatar.Environment) -> dict[str, Any]:

@@ -14,12 +14,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from envs import classic
+from envs.base import RunsVectorEnv
 
 
 class NextStep(gym.vector.VectorWrapper):
@@ -41,6 +43,14 @@ class NextStep(gym.vector.VectorWrapper):
             terminated, truncated = terminated & ~self.ended, truncated & ~self.ended
         self.ended = terminated | truncated
         return obs, reward, terminated, truncated, info
+
+    def get_state(self) -> dict[str, Any]:
+        """All that ``set_state`` needs to go on, if the environments have the same methods."""
+        return {"envs": self.env.get_state(), "ended": self.ended.tolist()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.env.set_state(state["envs"])
+        self.ended = np.array(state["ended"])
 
 
 def make(
@@ -113,7 +123,7 @@ def make(
 def reset(vector: VectorEnv, seeds: list[int]) -> np.ndarray:
     """First observations [n, ...] from a seed of each run. The environments here take a seed for each run; those of
     others have seeds of their own, which follow from the run's."""
-    if not hasattr(vector.unwrapped, "envs_per_run"):
+    if not isinstance(vector.unwrapped, RunsVectorEnv):
         per_run = vector.num_envs // len(seeds)
         seeds = [int(s) for seed in seeds for s in np.random.SeedSequence(seed).generate_state(per_run) >> 1]
     atari = type(vector).__name__ == "AtariVectorEnv"  # takes an array
@@ -140,34 +150,50 @@ def play(
     act: Callable[[np.ndarray], np.ndarray],
     seeds: list[int],
     frames: list[np.ndarray] | None = None,
+    alive: np.ndarray | None = None,
 ) -> np.ndarray:
     """Returns [R, episodes per run] of the first episode of each environment, where ``act`` gives the actions for
     observations. An environment whose episode has ended plays on beside the others and no longer counts.
 
-    ``seeds`` are those of ``reset``. With ``frames``, pictures of the first environment are appended to it.
+    ``seeds`` are those of ``reset``. With ``frames``, pictures of the first environment are appended to it; with
+    ``alive``, bool [inputs], each beside the same with what a network does not see through these inputs alone dark.
     """
     obs = reset(vector, seeds)
     returns, running = np.zeros(vector.num_envs), np.ones(vector.num_envs, dtype=bool)
     while running.any():
         if frames is not None:  # ALE's vector environment draws nothing but the frames that the agent sees
-            frames.append(vector.render()[0] if vector.render_mode else obs[0, -1])
+            picture = vector.render()[0] if vector.render_mode else obs[0, -1]
+            if alive is not None:
+                gap = np.full_like(picture[:, :8], 255)
+                picture = np.concatenate([picture, gap, vector.render_seen(alive)[0]], axis=1)
+            frames.append(picture)
         obs, reward, terminated, truncated, _ = vector.step(to_rows(act(obs), vector.single_action_space))
         returns += reward * running
         running &= ~(terminated | truncated)
     return returns.reshape(len(seeds), -1)
 
 
-def record(env_id: str, act: Callable[[np.ndarray], np.ndarray], file: Path, seed: int = 1) -> None:
-    """One episode as a gif, of every second frame. Where drawing is not possible, says so."""
+def record(
+    env_id: str,
+    act: Callable[[np.ndarray], np.ndarray],
+    file: Path,
+    seed: int = 1,
+    matrix_seeds: Sequence[int] | None = None,
+    alive: np.ndarray | None = None,
+) -> None:
+    """One episode as a gif: every second frame, or all of a task with 10 or fewer in a second. Where drawing is not
+    possible, says so. ``alive`` is that of ``play``."""
     import imageio.v3 as imageio
 
     if not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
-        vector, frames = make(env_id, 1, 1, render=True), []
-        play(vector, act, [seed], frames)
-        imageio.imwrite(file, np.stack(frames[::2]), duration=2000 / vector.metadata.get("render_fps", 50), loop=0)
+        vector, frames = make(env_id, 1, 1, render=True, matrix_seeds=matrix_seeds), []
+        play(vector, act, [seed], frames, alive)
+        rate = vector.metadata.get("render_fps", 50)
+        every = 2 if rate > 10 else 1
+        imageio.imwrite(file, np.stack(frames[::every]), duration=every * 1000 / rate, loop=0)
         print(f"video: {file}")
     except Exception as error:  # whatever the graphics driver raises
         print(f"no video: {error}", file=sys.stderr)

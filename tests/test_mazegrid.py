@@ -16,6 +16,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from envs.mazegrid import (
     BEST_RETURN,
     COLOURS,
+    DARK,
     ENV_IDS,
     LAYOUT,
     MAPS,
@@ -54,7 +55,7 @@ def flat(cell: tuple[int, int]) -> int:
 
 def place(envs: MazeGridVectorEnv, agent: tuple[int, int], elapsed: int, left: list[tuple[int, int]]) -> None:
     """Put all environments into one state."""
-    if envs._agent is None:
+    if not envs._ready:
         envs.reset()
     n = envs.num_envs
     state = {"agent": [flat(agent)] * n, "elapsed": [elapsed] * n, "left": [sorted(map(flat, left))] * n}
@@ -564,3 +565,38 @@ def test_bad_input_is_refused():
         with pytest.raises(ValueError, match=r"'MazeGrid-v0', 6"):
             other.set_state(before)
     assert envs.get_state() == before  # nothing of this had an effect
+
+
+# ---- What a network sees ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("env_id", ["MazeGrid-v0", "MazeGridRGB-v0"])
+def test_what_is_not_seen_is_dark(env_id):
+    """Pixel by pixel of the pictures: a cell keeps its colour, or a channel of it, if the input that shows it is
+    alive; a wall always does."""
+    rng = np.random.default_rng(0)
+    envs = make_vec(env_id, 1, 2, render_mode="rgb_array")
+    envs.reset(seed=1)
+    for _ in range(30):
+        obs, *_ = envs.step(rng.integers(4, size=2))
+    alive = rng.random(obs.shape[1]) < 0.5
+    for row, (whole, seen) in enumerate(zip(envs.render(), envs.render_seen(alive), strict=True)):
+        for cell in range(200):
+            there = obs[row].reshape(-1, 200)[:, cell]
+            at = slice(16 * (cell // 20), None), slice(16 * (cell % 20), None)
+            colour = whole[at][0, 0]
+            if LAYOUT[cell // 20][cell % 20] == "#":
+                light = np.ones(3)
+            elif env_id == "MazeGridRGB-v0":
+                light = np.where(alive.reshape(3, 200)[:, cell], 1, DARK)
+            else:
+                light = 1 if alive[200 * int(there.argmax()) + cell] else DARK
+            assert (seen[at][0, 0] == (colour * light).astype(np.uint8)).all()
+            assert (seen[at][:16, :16] == seen[at][0, 0]).all()
+
+
+def test_the_entangled_task_has_no_pixels():
+    envs = make_vec("MazeGridEntangled-v0", 1, 1, matrix_seeds=[1], render_mode="rgb_array")
+    envs.reset(seed=1)
+    with pytest.raises(ValueError, match="inputs that are no pixels"):
+        envs.render_seen(np.ones(1200, bool))

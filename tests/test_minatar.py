@@ -16,7 +16,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 pytest.importorskip("minatar")
 
-from envs.minatar import CHANNELS, COLOURS, ENV_IDS, MinAtarVectorEnv, environment_seeds, make_vec  # noqa: E402
+from envs.minatar import CHANNELS, COLOURS, DARK, ENV_IDS, MinAtarVectorEnv, environment_seeds, make_vec  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date")  # the v0 ids
 every_game = pytest.mark.parametrize("env_id", [env_id for env_id in ENV_IDS if env_id.endswith("v1")])
@@ -392,3 +392,25 @@ def test_pictures():
     silent = make_vec("MinAtar/Breakout-v1", 1, 1)
     silent.reset()
     assert silent.render() is None
+
+
+def test_what_is_not_seen_is_dark():
+    """Of the channels in a cell the last one that is alive is shown; without one, the last of all in dark."""
+    rng = np.random.default_rng(0)
+    envs = make_vec("MinAtar/SpaceInvaders-v1", 1, 1, render_mode="rgb_array")
+    envs.reset(seed=1)
+    for _ in range(20):
+        obs, *_ = envs.step(rng.integers(4, size=1))
+    alive = rng.random(600) < 0.5
+    (seen,) = envs.render_seen(alive)
+    colours = set()
+    for row, column in np.ndindex(10, 10):
+        there = np.flatnonzero(obs[0, :, row, column])
+        visible = [c for c in there if alive.reshape(6, 10, 10)[c, row, column]]
+        if visible:
+            colour = COLOURS[visible[-1] + 1]
+        else:
+            colour = (DARK * COLOURS[there[-1] + 1 if len(there) else 0]).astype(np.uint8)
+        assert (seen[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] == colour).all()
+        colours.add(tuple(colour))
+    assert len(colours) > 4  # empty cells, and things in light and in dark
