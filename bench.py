@@ -4,6 +4,7 @@
     python bench.py sac --cleanrl PATH_TO_A_CHECKOUT      # also CleanRL's sac_continuous_action.py
     python bench.py sac --threads 1 --methods dense rigl static --rounds 5
     python bench.py ppo --cleanrl PATH_TO_A_CHECKOUT      # ppo_imp.py: many runs, one run, and its peers
+    python bench.py dqn --cleanrl PATH_TO_A_CHECKOUT      # dqn_imp.py: with learning, without, and CleanRL's dqn.py
 
 Every program runs in a process of its own, in turn, for several rounds; the table has the median over rounds. Ours are
 the real scripts, whose timing.csv books the seconds of each part of the loop.
@@ -15,6 +16,10 @@ step at their default interval of 10,000 steps.
 PPO: training steps/s of all runs together (act, env, learn) on one thread. Cart-Pole has CleanRL's rollouts (4 x 128
 steps), 4 minibatches, 4 epochs and 64-64 networks for all programs. The Bullet task is compared with its own speed: 10
 environments in one process that do nothing but step with random actions.
+
+DQN: steps/s of all runs together (act, env, sample, learn) on one thread, on MazeGrid-v0 with 256-128 networks and an
+update with 256 transitions for every 64 steps. CleanRL's script runs as a copy with this network, and without its line
+that fails at the first time limit under gymnasium 1.x; it samples uniformly and has no double Q-learning.
 """
 
 import csv
@@ -26,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,8 +46,8 @@ DEFAULT_INTERVAL = 10_000  # of evaluation and SNR in sac_rigl.py
 
 @dataclass
 class Args:
-    loop: Annotated[Literal["sac", "ppo"], tyro.conf.Positional]
-    """sac_rigl.py or ppo_imp.py"""
+    loop: Annotated[Literal["sac", "ppo", "dqn"], tyro.conf.Positional]
+    """sac_rigl.py, ppo_imp.py or dqn_imp.py"""
     env_id: str = "HalfCheetah-v5"
     """the task of SAC"""
     methods: list[str] = field(default_factory=lambda: ["dense", "rigl"])
@@ -53,7 +59,7 @@ class Args:
     steps: int = 2000
     """measured steps of SAC, after 1,000 of warm-up"""
     matmul_precision: str = "highest"
-    """of our SAC"""
+    """of our SAC and DQN"""
     bullet: str = "HopperBulletEnv-v0"
     """the Bullet task of PPO"""
     cleanrl: str = ""
@@ -135,16 +141,16 @@ def bench_sac(args: Args) -> None:
 # ---- PPO -------------------------------------------------------------------------------------------------------------
 
 
-def ours_ppo(flags: str, runs: int, steps: int) -> dict[str, float]:
-    """Seconds that ``runs`` runs of ppo_imp.py take together for ``steps`` steps of each, by parts of its loop."""
+def ours_together(script: str, flags: str, runs: int, steps: int) -> dict[str, float]:
+    """Seconds that ``runs`` runs of a script take together for ``steps`` steps of each, by parts of its loop."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, ROOT / "algos/ppo_imp.py", "--rounds", 0, "--run-dir", folder, *flags.split()]
+        command = [sys.executable, ROOT / f"algos/{script}.py", "--rounds", 0, "--run-dir", folder, *flags.split()]
         command += ["--seeds", *range(1, runs + 1), "--total-timesteps", steps, "--eval-interval", 10**9]
         command += ["--eval-episodes", 100, "--no-cuda"]
         subprocess.run([str(word) for word in command], check=True, capture_output=True)
         with (Path(folder) / "timing.csv").open() as stream:
             row = next(csv.DictReader(stream))
-    return {part: float(row[part]) for part in ("act", "env", "learn")}
+    return {part: float(row[part]) for part in ("act", "env", "sample", "learn") if part in row}
 
 
 def stable_baselines3_ppo(steps: int) -> None:
@@ -188,7 +194,7 @@ def bench_ppo(args: Args) -> None:
     speeds, shares = defaultdict(list), defaultdict(list)
     for _ in range(args.rounds):
         for name, (flags, runs, steps) in programs.items():
-            seconds = ours_ppo(flags, runs, steps)
+            seconds = ours_together("ppo_imp", flags, runs, steps)
             total = sum(seconds.values())
             speeds[name].append(runs * steps / total)
             shares[name].append([value / total for value in seconds.values()])
@@ -200,22 +206,63 @@ def bench_ppo(args: Args) -> None:
             command = [sys.executable, f"{args.cleanrl}/cleanrl/ppo.py", "--total-timesteps", "40960", "--no-cuda"]
             speeds["Cart-Pole, CleanRL"].append(peer(command, 1, args.cleanrl))
     print(f"Training steps/s of PPO on one thread, median (least to most) of {args.rounds} rounds\n")
-    print("| program | steps/s | share of act, env, learn, % |\n|---|---|---|")
-    for name, values in speeds.items():
-        parts = [f"{100 * statistics.median(part):.0f}" for part in zip(*shares[name], strict=True)]
-        spread = f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
-        print(f"| {name} | {spread} | {', '.join(parts)} |")
-    print()
-    for ours, other in (
+    pairs = (
         ("Cart-Pole, ours, 60 runs", "Cart-Pole, CleanRL"),
         ("Cart-Pole, ours, 60 runs", "Cart-Pole, Stable-Baselines3"),
         ("Cart-Pole, ours, 1 run", "Cart-Pole, CleanRL"),
         (f"{args.bullet}, minibatches of 64", f"{args.bullet}, random actions"),
         (f"{args.bullet}, minibatches of 256", f"{args.bullet}, random actions"),
-    ):
+    )
+    print_table(speeds, shares, "act, env, learn", pairs)
+
+
+def print_table(
+    speeds: dict[str, list[float]], shares: dict[str, list[list[float]]], parts: str, pairs: Iterable[tuple[str, str]]
+) -> None:
+    """Speeds of each program in all rounds, shares of its time, and the ratios of pairs of programs round by round."""
+    print(f"| program | steps/s | share of {parts}, % |\n|---|---|---|")
+    for name, values in speeds.items():
+        of_parts = [f"{100 * statistics.median(part):.0f}" for part in zip(*shares[name], strict=True)]
+        spread = f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+        print(f"| {name} | {spread} | {', '.join(of_parts)} |")
+    print()
+    for ours, other in pairs:
         if speeds[ours] and speeds[other]:
             ratio = statistics.median(a / b for a, b in zip(speeds[ours], speeds[other], strict=True))
             print(f"{ours}, against {other}: {ratio:.2f}x")
+
+
+# ---- DQN -------------------------------------------------------------------------------------------------------------
+
+
+def bench_dqn(args: Args) -> None:
+    learns = f"--env-id MazeGrid-v0 --learning-starts 128 --matmul-precision {args.matmul_precision}"
+    programs = {  # name: flags, runs, steps of each
+        "ours, 1 run": (learns, 1, 64_000),
+        "ours, 8 runs": (learns, 8, 12_800),
+        "ours, 1 run, no learning": ("--env-id MazeGrid-v0 --learning-starts 191999 --start-e 0.01", 1, 192_000),
+    }
+    speeds, shares = defaultdict(list), defaultdict(list)
+    for _ in range(args.rounds):
+        for name, (flags, runs, steps) in programs.items():
+            seconds = ours_together("dqn_imp", flags, runs, steps)
+            total = sum(seconds.values())
+            speeds[name].append(runs * steps / total)
+            shares[name].append([value / total for value in seconds.values()])
+        if args.cleanrl:
+            script = Path(f"{args.cleanrl}/cleanrl/dqn.py").read_text()
+            for theirs, ours in (("120", "256"), ("84", "128"), ('infos["final_observation"][idx]', "next_obs[idx]")):
+                script = script.replace(theirs, ours)
+            with tempfile.NamedTemporaryFile("w", suffix=".py") as copy:
+                copy.write(script)
+                copy.flush()
+                command = [sys.executable, copy.name, "--env-id", "envs.mazegrid:MazeGrid-v0", "--no-cuda"]
+                command += ["--batch-size", "256", "--train-frequency", "64", "--learning-starts", "128"]
+                command += ["--total-timesteps", "20000", "--target-network-frequency", "20000"]
+                command += ["--start-e", "0.01", "--end-e", "0.01"]
+                speeds["CleanRL"].append(peer(command, 1, f"{args.cleanrl}:{ROOT}"))
+    print(f"Training steps/s of DQN on one thread, median (least to most) of {args.rounds} rounds\n")
+    print_table(speeds, shares, "act, env, sample, learn", [("ours, 1 run", "CleanRL")])
 
 
 if __name__ == "__main__":
@@ -225,4 +272,4 @@ if __name__ == "__main__":
         stable_baselines3_ppo(int(sys.argv[2]))
     else:
         args = tyro.cli(Args, description=__doc__)
-        bench_ppo(args) if args.loop == "ppo" else bench_sac(args)
+        {"sac": bench_sac, "ppo": bench_ppo, "dqn": bench_dqn}[args.loop](args)

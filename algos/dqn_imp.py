@@ -19,7 +19,8 @@ batch is [R, B, ...]. A run of fully connected networks learns the same, bit for
 train beside it: its randomness is keyed by (seed, round) and shared by a seed's conditions.
 
 Writes the folder ``runs/{env}__dqn_imp__{mlp or cnn}__{n}seeds__{hash}``, or ``--run-dir``, with the files of
-ppo_imp.py. The same command started again goes on after the last finished round, to the same results.
+ppo_imp.py. The same command started again goes on where the last evaluation was, or where a signal stopped it, to the
+same results; tasks of gymnasium start new episodes there.
 
 Hyper-parameters: tables 8 and 11 (``TASKS``). What the paper leaves silent, and what differs:
  1. "Data replay ratio 4" is samples consumed per environment step, as in rlpyt, which the paper used: with batches of
@@ -42,7 +43,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -88,6 +89,8 @@ class Args:
     """probability of a random action in evaluations"""
     threads: int = 1
     """CPU threads of PyTorch"""
+    matmul_precision: Literal["highest", "medium"] = "highest"
+    """medium: matrix products in bfloat16 where the processor has it, faster and less exact"""
     cuda: bool = False
     """use a GPU if there is one"""
     track: bool = False
@@ -99,13 +102,13 @@ class Args:
     evaluate: str = ""
     """a file in tickets/: evaluate its best weights for --eval-episodes and stop"""
     capture_video: bool = False
-    """with --evaluate: write one episode beside the ticket, as a gif"""
+    """with --evaluate: write one episode beside the ticket, as a gif; and beside each picture what the agent sees"""
     dry_run: bool = False
     """print the network and how many weights each round keeps, and stop"""
 
     # Algorithm (tables 8 and 11)
-    num_envs: int = 16
-    """environments of each run"""
+    num_envs: int = 64
+    """environments of each run; default 4 for classic tasks"""
     learning_rate: float = 5e-4
     """Adam's"""
     buffer_size: int = 100_000
@@ -210,7 +213,7 @@ class Replay:
         self.action, self.terminated = np.zeros(shape, np.uint8), np.zeros(shape, bool)
         self.reward, self.priority = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         self.largest = np.ones((runs, 1), np.float32)  # priority of each run
-        self.newest, self.full = -1, False
+        self.newest = -1
         self.real = np.zeros((runs, n_envs), bool)  # is the newest row a step, not the last observation of an episode?
 
     def add(
@@ -247,6 +250,15 @@ class Replay:
         batch |= {"obs": self.unpack(obs[run, place]), "next_obs": self.unpack(obs[run, following])}
         batch["weight"] = (weight / weight.max(1, keepdims=True)).astype(np.float32)
         return place, batch
+
+    def get_state(self) -> dict[str, Any]:
+        """Copies of all that changes, for ``set_state`` of a memory made like this one."""
+        arrays = ("obs", "action", "terminated", "reward", "priority", "largest", "real")
+        return {"newest": self.newest} | {name: torch.tensor(getattr(self, name)) for name in arrays}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value if name == "newest" else value.numpy().copy())
 
     def unpack(self, obs: np.ndarray) -> np.ndarray:
         return np.unpackbits(obs, axis=-1, count=self.obs_dim) if self.bits else obs
@@ -323,6 +335,7 @@ if __name__ == "__main__":
     args = parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision(args.matmul_precision)
     torch.set_flush_denormal(True)  # Adam's moments of dead units decay to numbers that are very slow to compute with
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
 
@@ -369,11 +382,18 @@ if __name__ == "__main__":
         vector = envs.vector.make(args.env_id, 1, args.eval_episodes, matrix_seeds=[seed])
         print(f"{args.env_id}, {su.describe_returns(envs.vector.play(vector, act, [1])[0])}")
         if args.capture_video:
-            envs.vector.record(args.env_id, act, Path(args.evaluate).with_suffix(".gif"))
+            # Beside the game what the agent sees of it, where inputs are pixels and the first layer reads each alone
+            alive, pixels = None, args.network == "mlp" and hasattr(vector, "render_seen")
+            if pixels and args.env_id != "MazeGridEntangled-v0":
+                alive = np.zeros(math.prod(obs_space.shape), dtype=bool)
+                alive[inputs] = ticket["masks"]["actor.layers.0.weight"].sum(1).numpy() > 0
+            gif = Path(args.evaluate).with_suffix(".gif")
+            envs.vector.record(args.env_id, act, gif, matrix_seeds=[seed], alive=alive)
         raise SystemExit(0)
 
     # ---- Run folder; go on after the last finished round in it
     run_dir = Path(args.run_dir or f"runs/{su.run_name(args, 'dqn_imp', args.network)}")
+    round_file = run_dir / "round.pt"  # what an unfinished round needs to go on
     checkpoint = su.start_run(args, run_dir)
     # A chain is what one seed and condition hand on from round to round: masks, and the best weights of the round.
     first_round, results, curves, timings = 0, [], [], []
@@ -440,9 +460,28 @@ if __name__ == "__main__":
         obs = envs.vector.reset(train_envs, [su.seeds(seed, round_, 2)[0] for seed, _ in runs])
         real = np.ones((R, args.num_envs), dtype=bool)  # is this row a step, or the last observation of an episode?
         replay = Replay(R, args.num_envs, args.buffer_size, obs_space, obs_dim, args.priority_alpha)
-        updates = 0
+        updates, first = 0, 1
+        # ---- Go on within the round, where it was last saved
+        if round_file.exists() and (saved := torch.load(round_file, weights_only=True))["round"] == round_:
+            first, updates, curves = saved["iteration"] + 1, saved["updates"], saved["curves"]
+            best_return, final_return, steps_to_best = (x.numpy() for x in saved["evaluations"])
+            starts, watch.seconds = saved["starts"], saved["seconds"]
+            nets.load_state_dict(saved["nets"])
+            q_target.load_state_dict(saved["q_target"])
+            optimizer.load_state_dict(saved["optimizer"])
+            best = {name: tensor.to(device) for name, tensor in saved["best"].items()}
+            replay.set_state(saved["replay"])
+            for stream, there in zip(streams, saved["streams"], strict=True):
+                stream.bit_generator.state = there
+            if saved["envs"] is not None:
+                train_envs.set_state(saved["envs"])
+                obs, real = saved["obs"].numpy(), saved["real"].numpy()
+            else:  # episodes start anew, and the newest row of the memory has no next one
+                replay.real[:] = False
+            progress.update((first - 1) * steps)
+            print(f"resuming round {round_} after {(first - 1) * steps:,} steps")
         watch.lap("prune")
-        for iteration in range(1, iterations + 1):
+        for iteration in range(first, iterations + 1):
             step = iteration * args.num_envs
             # ---- Act: epsilon-greedy, epsilon falling linearly (tables 8 and 11)
             explored = min(1.0, step / (args.exploration_fraction * args.total_timesteps))
@@ -505,9 +544,24 @@ if __name__ == "__main__":
                 progress.set_postfix_str(f"round {round_}, return {final_return.mean():.0f}")
                 watch.lap("evaluate")
             progress.update(steps)
+
+            # ---- Save what the round needs to go on, at evaluations and if the program is told to stop
+            if signals or step % args.eval_interval < steps:
+                saved = {"round": round_, "iteration": iteration, "updates": updates, "curves": curves}
+                saved["evaluations"] = [torch.from_numpy(x) for x in (best_return, final_return, steps_to_best)]
+                saved |= {"nets": state, "q_target": q_target.state_dict(), "optimizer": optimizer.state_dict()}
+                saved |= {"best": best, "starts": starts, "seconds": watch.seconds, "replay": replay.get_state()}
+                saved |= {"streams": [stream.bit_generator.state for stream in streams], "obs": torch.tensor(obs)}
+                saved |= {"real": torch.from_numpy(real), "envs": None}
+                if hasattr(train_envs, "get_state"):
+                    saved["envs"] = train_envs.get_state()
+                su.save_checkpoint(round_file, saved)
+                if curves:
+                    su.write_csv(run_dir / "curves.csv", curves)
+                watch.lap("save")
             if signals:
                 progress.close()
-                print(f"stopped in round {round_}; the same command starts this round again ({run_dir})")
+                print(f"stopped in round {round_}; the same command goes on from here ({run_dir})")
                 raise SystemExit(128 + signals[0])
 
         # ---- Record: retest the best checkpoints, save the tickets, results and what the next round needs
@@ -548,6 +602,7 @@ if __name__ == "__main__":
         after = {"args": asdict(args), "finished": round_ == args.rounds, "round": round_, "chains": chains}
         after |= {"results": results, "curves": curves, "timings": timings, "starts": starts}
         su.save_checkpoint(run_dir / "checkpoint.pt", after)
+        round_file.unlink(missing_ok=True)
 
     progress.close()
     writer.close()

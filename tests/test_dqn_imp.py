@@ -1,10 +1,13 @@
 """algos/dqn_imp.py: its replay memory against brute force, its parts, and real runs with tiny networks."""
 
+import os
+import signal
 from pathlib import Path
 
 import dqn_imp
 import gymnasium as gym
 import helpers
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
@@ -42,7 +45,7 @@ class Steps(gym.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.t, self.i = 0, self.i + 1
+        self.t, self.i = 0, self.i + 1 if seed is None else 0
         return np.full(1, self.i, np.float32), {}
 
     def step(self, action):
@@ -153,6 +156,66 @@ def test_a_run_does_not_depend_on_its_neighbours(finished, tmp_path):
         assert all(torch.equal(value, among["best"][name]) for name, value in alone["best"].items())
 
 
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("how", ["kill", "signal"])
+@pytest.mark.parametrize("task", ["CartPole-v1", "MazeGrid-v0"])
+def test_a_stopped_run_goes_on_within_the_round(task, how, tmp_path, monkeypatch):
+    """Killed just after it was saved, or told to stop at another step: to the same results and tickets."""
+    flags = f"{TINY} --env-id {task} --seeds 1 2 --rounds 1 --conditions ticket --eval-interval 128 --eval-episodes 50"
+    run(f"{flags} --run-dir {tmp_path / 'whole'}")
+    save, play, calls = su.save_checkpoint, envs.vector.play, []
+
+    def killed_after_the_seventh(file, checkpoint):
+        save(file, checkpoint)
+        calls.append(file)
+        if len([file for file in calls if file.name == "round.pt"]) == 7:  # the second of round 1
+            raise Killed
+
+    def signalled_at_the_ninth(*args):  # 5 evaluations of round 0 and the 2 retests after them come before
+        calls.append(args)
+        if len(calls) == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return play(*args)
+
+    with monkeypatch.context() as patched:
+        if how == "kill":
+            patched.setattr(su, "save_checkpoint", killed_after_the_seventh)
+            with pytest.raises(Killed):
+                run(f"{flags} --run-dir {tmp_path / 'stopped'}")
+        else:
+            patched.setattr(envs.vector, "play", signalled_at_the_ninth)
+            done = run(f"{flags} --run-dir {tmp_path / 'stopped'}", status=128 + signal.SIGTERM)
+            assert "the same command goes on from here" in done.stdout
+    done = run(f"{flags} --run-dir {tmp_path / 'stopped'}")
+    assert "resuming round 1 after 256 steps" in done.stdout and not (tmp_path / "stopped/round.pt").exists()
+    for file in ("results.csv", "curves.csv"):
+        assert (tmp_path / "stopped" / file).read_text() == (tmp_path / "whole" / file).read_text()
+    whole, stopped = (ticket(tmp_path / folder, 1, "ticket", seed=2) for folder in ("whole", "stopped"))
+    assert all(torch.equal(value, stopped["best"][name]) for name, value in whole["best"].items())
+
+
+def test_tasks_that_cannot_be_saved_start_new_episodes(tmp_path, monkeypatch):
+    """The step before the break has no next observation, so it must not be learned from: Steps-v0 would show it."""
+    flags = f"{TINY} --env-id Steps-v0 --seeds 1 --rounds 0 --run-dir {tmp_path / 'run'}"
+    play = envs.vector.play
+
+    def stopped(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return play(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(envs.vector, "play", stopped)
+        run(flags, status=128 + signal.SIGTERM)
+    done = run(flags)
+    assert "resuming round 0 after 320 steps" in done.stdout
+    replay = done.variables["replay"]
+    place, batch = replay.sample(np.random.default_rng(0).random((1, 4000)), beta=1.0)
+    assert (batch["next_obs"] == batch["obs"] + 1).all() and len(np.unique(place)) > 300
+
+
 @pytest.mark.parametrize(("ratio", "updates"), [(4, 144), (1, 36)])
 def test_replay_ratio_is_samples_per_step(tmp_path, ratio, updates):
     """640 steps, of which the first 62 come before learning; 16 * updates / 578 is about the ratio."""
@@ -162,10 +225,12 @@ def test_replay_ratio_is_samples_per_step(tmp_path, ratio, updates):
 
 def test_mazegrid_and_minatar(tmp_path):
     flags = "--total-timesteps 512 --learning-starts 128 --batch-size 64 --eval-interval 512 --eval-episodes 20"
-    flags += " --hidden-sizes 8 --rounds 1 --seeds 1 --conditions ticket"
+    flags += " --hidden-sizes 8 --rounds 1 --seeds 1 --conditions ticket --num-envs 16"
     run(f"--env-id MazeGrid-v0 {flags} --run-dir {tmp_path / 'maze'}")
     file = tmp_path / "maze/tickets/round01_ticket_seed1.pt"
     assert run(f"--evaluate {file} --eval-episodes 3").stdout.startswith("MazeGrid-v0, 3 episodes: mean ")
+    assert f"video: {file.with_suffix('.gif')}" in run(f"--evaluate {file} --capture-video").stdout
+    assert imageio.imread(file.with_suffix(".gif"))[0].shape == (160, 320 + 8 + 320, 3)
     run(f"--env-id MinAtar/Breakout-v1 --network cnn {flags} --run-dir {tmp_path / 'breakout'}")
     assert ticket(tmp_path / "breakout", 1, "ticket")["masks"]["actor.layers.0.weight"].shape == (16, 4, 3, 3)
 
