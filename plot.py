@@ -7,6 +7,7 @@
     python plot.py flag runs/sac_weight_decay-small.txt --flag weight_decay
     python plot.py tickets runs/CartPole-v1__*                      # lottery tickets: return against weights left
     python plot.py inputs runs/CartPole-v1__ppo_imp__*              # which inputs and layers are pruned first
+    python plot.py goggles runs/MazeGrid-v0__dqn_imp__* --rounds 0 5 10    # what the pruned agents still see
 
 RUN is a run folder, a folder of run folders, a pattern in quotes, or a list that benchmark.sh wrote. Runs that differ
 in nothing but their seed are one variant, named by its method, its sparsity and those flags in which the runs of its
@@ -14,12 +15,18 @@ method differ. A run's final score is the mean of the last 10% of its evaluation
 bootstrap intervals over seeds (Agarwal et al. 2021), and only variants with two seeds or more have one. An unfinished
 run has a curve, as long as what all seeds of its variant have, but no final score.
 
-Kinds tickets and inputs draw runs of ppo_imp.py and bc_distill.py, with a panel or column for each task, script and
-set of flags. Runs that differ only in --seeds, --conditions and --rounds are one, in which a seed counts once; it is
-drawn as far as all its seeds got. In the table of kind tickets, a column's level of remaining weights is that of the
-nearest round, if it is within 25%; the last column is the smallest remaining fraction at which the statistic is at
-least its dense value minus 5% of the difference between that and the worst condition's value in its last round. Kind
-inputs shows means over seeds; what it shows in grey is 0.
+Kinds tickets, inputs and goggles draw runs of dqn_imp.py, ppo_imp.py and bc_distill.py, the first two with a panel or
+column for each task, script and set of flags. Runs that differ only in --seeds, --conditions and --rounds are one, in
+which a seed counts once; it is drawn as far as all its seeds got. In the table of kind tickets, a column's level of
+remaining weights is that of the nearest round, if it is within 25%; the last column is the smallest remaining
+fraction at which the statistic is at least its dense value minus 5% of the difference between that and the worst
+condition's value in its last round. Kind inputs shows means over seeds; what it shows in grey is 0.
+
+Kind goggles draws agents that observe pictures, of one task, script and set of flags, as means over seeds or for one
+of them. For a few rounds it shows how much |w| the first layer has for each pixel, summed over its units. A grey pixel
+is dead: no weight is left for it in any seed, or --input-mask hides it. Of convolutional networks it shows the cells
+of the first layer's kernels, not pixels. The table counts what is alive; for MazeGrid-v0 it tells "possible" pixels,
+such as the cells that an enemy can reach, from "impossible" ones, which are always 0.
 
 Writes figures/{kind}.png, or --out, and beside it the .csv of what was drawn.
 """
@@ -29,6 +36,7 @@ import glob
 import json
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -42,11 +50,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 import tyro  # noqa: E402
+from matplotlib.colors import PowerNorm  # noqa: E402
+from matplotlib.patches import Patch  # noqa: E402
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter  # noqa: E402
 from scipy.stats import trim_mean  # noqa: E402
 
 import envs  # noqa: E402
 import sparse_utils as su  # noqa: E402
+from envs import mazegrid  # noqa: E402
 
 # Okabe & Ito's colours, which colour-blind people can tell apart. A method that is not here gets one of the others.
 COLOURS = {"dense": "#000000", "small": "#0072B2", "prune": "#E69F00", "static": "#CC79A7"}
@@ -56,7 +67,7 @@ DASHES = ["-", (0, (5, 1.2))]  # of neighbours among the variants of one method,
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 DEFAULT_ACTOR_SHARE = 0.337  # where the run without --actor-share is drawn: the same to 0.002 in all MuJoCo tasks
 
-TICKET_KINDS = ("tickets", "inputs")
+TICKET_KINDS = ("tickets", "inputs", "goggles")
 SCRIPTS = {"ppo_imp": "PPO", "dqn_imp": "DQN", "bc_distill": "behavioural cloning"}
 CONDITIONS = {"ticket": "#D55E00", "mask_permuted": "#009E73", "permuted_permuted": "#0072B2"}
 CONDITIONS |= {"random_reinit": "#E69F00"}
@@ -65,19 +76,23 @@ LEVELS = (100, 41, 17, 11, 5, 1)  # % of weights remaining, the columns of the t
 
 @dataclass
 class Args:
-    kind: Annotated[Literal["curves", "sparsity", "iqm", "flag", "tickets", "inputs"], tyro.conf.Positional]
+    kind: Annotated[Literal["curves", "sparsity", "iqm", "flag", "tickets", "inputs", "goggles"], tyro.conf.Positional]
     """which picture"""
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
     """run folders, folders of run folders, patterns, or lists written by benchmark.sh"""
     column: str = ""
-    """column of results.csv; default best_retest for kinds tickets and inputs, return_mean for the others"""
+    """column of results.csv; default best_retest for kinds tickets, inputs and goggles, return_mean for the others"""
     statistic: Literal["iqm", "mean", "mean_std"] | None = None
     """interquartile mean or mean over seeds with intervals, or mean and one standard deviation; default mean_std for
     kind tickets, as in the paper, iqm for the others"""
     flag: str = ""
     """with kind flag: the flag on the x axis, such as actor_share"""
     condition: str = "ticket"
-    """with kind inputs: which condition"""
+    """with kinds inputs and goggles: which condition"""
+    rounds: tuple[int, ...] = ()
+    """with kind goggles: which rounds; default those next to 100%, 30% and 10% of the weights, and the last"""
+    seed: int | None = None
+    """with kind goggles: which seed; default the mean over all of them"""
     where: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """only runs with FLAG=VALUE or FLAG=VALUE,VALUE; may be given many times"""
     out: Path | None = None
@@ -537,7 +552,9 @@ def over_tasks(runs: list[Run], args: Args) -> tuple[plt.Figure, list[dict[str, 
 # ---- Lottery tickets -------------------------------------------------------------------------------------------------
 
 
-def rows_by_round(runs: list[Run], name: str, condition: str) -> dict[int, dict[int, dict[str, Any]]]:
+def rows_by_round(
+    runs: list[Run], name: str, condition: str, only_seed: int | None = None
+) -> dict[int, dict[int, dict[str, Any]]]:
     """round -> seed -> row of results.csv, in rounds that all seeds of this condition have; each seed once. ``name``
     is what to call these runs."""
     rounds: dict[int, dict[int, dict[str, Any]]] = {}
@@ -545,6 +562,8 @@ def rows_by_round(runs: list[Run], name: str, condition: str) -> dict[int, dict[
         for i in (i for i, of_row in enumerate(run.conditions) if of_row == condition):
             row = {column: values[i] for column, values in run.columns.items()}
             round_, seed = int(row["round"]), int(row["seed"])
+            if only_seed not in (None, seed):
+                continue
             row["file"] = run.folder / "tickets" / f"round{round_:02}_{condition}_seed{seed}.pt"
             rounds.setdefault(round_, {}).setdefault(seed, row)
     seeds = sorted(set().union(*rounds.values()))
@@ -558,6 +577,25 @@ def rows_by_round(runs: list[Run], name: str, condition: str) -> dict[int, dict[
 def by_round(rounds: dict[int, dict[int, dict[str, Any]]], column: str) -> np.ndarray:
     """[rounds, seeds]"""
     return np.array([[row[column] for row in row_of.values()] for row_of in rounds.values()])
+
+
+def rows_from_dense(runs: list[Run], name: str, args: Args) -> dict[int, dict[int, dict[str, Any]]]:
+    """``rows_by_round`` of --condition, and of --seed if given, with the same seeds' dense agents as round 0."""
+    conditions = dict.fromkeys(condition for run in runs for condition in run.conditions)
+    if args.condition not in conditions and len(conditions) > 1:
+        su.fail(f"no condition {args.condition} in {runs[0].folder}; there are {', '.join(conditions)}")
+    dense, later = (rows_by_round(runs, name, c, args.seed) for c in ("dense", args.condition))
+    if not dense:
+        seeds = sorted({int(seed) for run in runs for seed in run.columns["seed"]})
+        su.fail(f"no seed {args.seed} in {runs[0].folder}; there are {', '.join(map(str, seeds))}")
+    return {0: {seed: dense[0][seed] for seed in next(iter(later.values()), dense[0])}} | later
+
+
+def layer_densities(rounds: dict[int, dict[int, dict[str, Any]]]) -> dict[str, np.ndarray]:
+    """Of all layers together, then of each: [rounds], means over seeds."""
+    columns = [column for column in rounds[0][next(iter(rounds[0]))] if column.startswith("density_")]
+    names = {"remaining_fraction": "all layers"} | {column: column.removeprefix("density_") for column in columns}
+    return {name: by_round(rounds, column).mean(1) for column, name in names.items()}
 
 
 def percent(fraction: float) -> str:
@@ -649,19 +687,25 @@ class InputHistory:
     scores: np.ndarray  # [rounds, seeds]
 
 
-def read_first_layer(file: Path, env: str) -> tuple[dict[int, str], np.ndarray, np.ndarray]:
-    """The inputs that a ticket's network sees by name, the sum of |w| of each, and whether it has any left."""
+def load_first_layer(file: Path) -> tuple[dict[str, Any], str, np.ndarray, np.ndarray]:
+    """A ticket, and of the first layer that its network has: name, mask and best weights."""
     try:
         ticket = su.load_ticket(file)
     except ValueError as error:
         su.fail(str(error))
     layer, mask = next(iter(ticket["masks"].items()))
-    if mask.dim() != 2:
+    return ticket, layer, mask.numpy(), ticket["best"][layer].numpy()
+
+
+def read_first_layer(file: Path, env: str) -> tuple[dict[int, str], np.ndarray, np.ndarray]:
+    """The inputs that a ticket's network sees by name, the sum of |w| of each, and whether it has any left."""
+    ticket, layer, mask, weights = load_first_layer(file)
+    if mask.ndim != 2:
         su.fail(f"{file}: kind inputs draws a fully connected first layer, and {layer} is not one")
     seen, names = ticket.get("inputs") or range(len(mask)), envs.INPUT_NAMES.get(env, ())
     known = max(seen) < len(names) and (ticket.get("inputs") or len(mask) == len(names))
     named = {i: names[i] if known else f"input {i}" for i in seen}
-    return named, ticket["best"][layer].abs().sum(1).numpy(), (mask.sum(1) > 0).numpy()
+    return named, np.abs(weights).sum(1), mask.any(1)
 
 
 def input_histories(runs: list[Run], args: Args) -> list[InputHistory]:
@@ -669,18 +713,11 @@ def input_histories(runs: list[Run], args: Args) -> list[InputHistory]:
     histories = []
     for (env, variant), members in group(runs).items():
         name = {"env": env, "script": members[0].args["script"], "variant": variant, "condition": args.condition}
-        conditions = dict.fromkeys(condition for run in members for condition in run.conditions)
-        if args.condition not in conditions and len(conditions) > 1:
-            su.fail(f"no condition {args.condition} in {members[0].folder}; there are {', '.join(conditions)}")
-        dense, later = (rows_by_round(members, f"{env}, {variant}", c) for c in ("dense", args.condition))
-        rounds = {0: {seed: dense[0][seed] for seed in next(iter(later.values()), dense[0])}} | later
+        rounds = rows_from_dense(members, f"{env}, {variant}", args)
         layers = [[read_first_layer(row["file"], env) for row in row_of.values()] for row_of in rounds.values()]
         weights, alive = (np.array([[seed[part] for seed in seeds] for seeds in layers]) for part in (1, 2))
-        densities = [column for column in members[0].columns if column.startswith("density_")]
-        of_layers = {"all layers": by_round(rounds, "remaining_fraction").mean(1)}
-        of_layers |= {c.removeprefix("density_"): by_round(rounds, c).mean(1) for c in densities}
-        scores = by_round(rounds, args.column)
-        histories.append(InputHistory(name, list(rounds), layers[0][0][0], weights, alive, of_layers, scores))
+        scores, densities = by_round(rounds, args.column), layer_densities(rounds)
+        histories.append(InputHistory(name, list(rounds), layers[0][0][0], weights, alive, densities, scores))
     if len(histories) > 4:
         su.fail(f"kind inputs draws up to 4 columns, and these runs make {len(histories)}: choose with --where")
     return histories
@@ -696,6 +733,29 @@ def heat_map(ax: plt.Axes, shares: np.ndarray, names: Iterable[str]) -> None:
         ax.set_ylabel("input")
 
 
+def draw_densities(ax: plt.Axes, densities: dict[str, np.ndarray], names: list[str], left: dict[int, float]) -> None:
+    """A line over rounds for each of ``densities`` [rounds], in the colour and marker of its place in ``names``.
+    ``left`` is the fraction of weights that remains, by round."""
+    colours = [*COLOURS.values(), *OTHER_COLOURS]
+    for name, density in densities.items():
+        i = names.index(name)
+        style = {"color": colours[i % len(colours)], "marker": MARKERS[i % len(MARKERS)]}
+        ax.plot(density, label=name, markersize=4, **style)
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(0.27, low), max(1.08, high))  # so that 0.3 and 1 are there
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    every = math.ceil(len(left) / 7)
+    labels = [f"{round_}\n{percent(remaining)}%" for round_, remaining in left.items()]
+    ax.set_xlim(-0.5, len(left) - 0.5)
+    ax.set_xticks(range(0, len(left), every), labels[::every], fontsize=8)
+    ax.set_xlabel("round, remaining weights", fontsize=9)
+
+
 def inputs(histories: list[InputHistory], args: Args) -> tuple[plt.Figure, list[dict[str, Any]]]:
     """A column for each history: how much weight each input has, in how many seeds it has any, and how dense the
     layers are; means over seeds."""
@@ -705,29 +765,16 @@ def inputs(histories: list[InputHistory], args: Args) -> tuple[plt.Figure, list[
     figure, axes = plt.subplots(3, len(histories), figsize=size, height_ratios=[height, height, 2.3], squeeze=False)
     figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
     layers = list(dict.fromkeys(layer for history in histories for layer in history.densities))
-    colours, rows = [*COLOURS.values(), *OTHER_COLOURS], []
+    rows = []
     for history, (top, middle, bottom) in zip(histories, axes.T, strict=True):
         weights, alive = history.weights.mean(1), history.alive.mean(1)  # [rounds, inputs]
         weights /= weights.max(1, keepdims=True).clip(1e-30)
         heat_map(top, weights, history.inputs.values())
         heat_map(middle, alive, history.inputs.values())
-        for layer, density in history.densities.items():
-            i = layers.index(layer)
-            style = {"color": colours[i % len(colours)], "marker": MARKERS[i % len(MARKERS)]}
-            bottom.plot(density, label=layer, markersize=4, **style)
-        bottom.set_yscale("log")
-        bottom.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        bottom.yaxis.set_major_formatter("{x:g}")
-        bottom.yaxis.set_minor_formatter(NullFormatter())
-        bottom.grid(alpha=0.25)
-        bottom.spines[["top", "right"]].set_visible(False)
         remaining = history.densities["all layers"]
-        every = math.ceil(len(remaining) / 7)
-        labels = [f"{round_}\n{percent(x)}%" for round_, x in zip(history.rounds, remaining, strict=True)]
-        for ax in (top, middle, bottom):
-            ax.set_xlim(-0.5, len(remaining) - 0.5)
-            ax.set_xticks(range(0, len(remaining), every), labels[::every] if ax is bottom else [], fontsize=8)
-        bottom.set_xlabel("round, remaining weights", fontsize=9)
+        draw_densities(bottom, history.densities, layers, dict(zip(history.rounds, remaining, strict=True)))
+        for ax in (top, middle):
+            ax.set_xticks(bottom.get_xticks(), [])
         title = ", ".join([history.name["env"], history.name["variant"], args.condition])
         top.set_title(fill(title, 42, break_on_hyphens=False), fontsize=9)
         drawn = [("weight", *pair) for pair in zip(history.inputs.values(), weights.T, strict=True)]
@@ -762,12 +809,200 @@ def input_table(histories: list[InputHistory], args: Args) -> str:
     return markdown(lines)
 
 
+# ---- What pruned agents see of pictures ------------------------------------------------------------------------------
+
+
+@dataclass
+class Goggles:
+    """What the first layer reads of the picture that a variant observes, as means over its seeds. Pixels are those of
+    the picture, [channels, height, width], or the cells of a convolution's kernels."""
+
+    name: dict[str, Any]  # the first columns of its rows: env, script, variant, condition, seeds
+    title: str
+    rounds: dict[int, float]  # round -> fraction of the weights that remain
+    drawn: list[int]  # the rounds that have a column
+    weights: np.ndarray  # [rounds, *pixels], sum of |w| over the units of the first layer
+    alive: np.ndarray  # [rounds, *pixels], share of the seeds in which there is any weight left
+    densities: dict[str, np.ndarray]  # layer, or all of them -> [rounds]
+    of_channels: dict[str, np.ndarray]  # channel -> [rounds], its density in the first layer
+    scores: np.ndarray  # [rounds]
+    possible: np.ndarray | None  # bool [*pixels], which can be other than 0; None where that is not known
+    convolution: bool
+
+
+MAZE = np.array([list(line) for line in mazegrid.LAYOUT])  # [10, 20]
+MAZE_CHANNELS = {"MazeGrid-v0": mazegrid.MAPS, "MazeGridRGB-v0": ("red", "green", "blue")}
+
+
+def possible_pixels() -> np.ndarray:
+    """Those of MazeGrid-v0 that can be 1, bool [6, 10, 20]. Coins and poisons are where the layout has them; the
+    agent can go wherever there is no wall, and what it leaves is empty."""
+    places = {"coins": MAZE == "$", "poisons": MAZE == "@"} | mazegrid.enemy_cells()
+    return np.stack([places.get(name, MAZE != "#") for name in mazegrid.MAPS])
+
+
+def channel_names(env: str, channels: int) -> tuple[str, ...]:
+    names = MAZE_CHANNELS.get(env, ())
+    if env.startswith("MinAtar/"):
+        with suppress(ImportError):  # tickets can be drawn where the game is not installed
+            from envs.minatar import CHANNELS
+
+            names = CHANNELS.get(env, ())
+    return names if len(names) == channels else tuple(f"channel {i}" for i in range(channels))
+
+
+def read_pixels(file: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Of each pixel of a ticket's first layer the sum of |w|, how many weights it has and how many it had in a dense
+    network, [3, *pixels]: none if --input-mask hides it."""
+    ticket, _, mask, weights = load_first_layer(file)
+    parts = np.stack([np.abs(weights), mask, np.ones_like(mask)])
+    if mask.ndim == 4:  # [out, channels, height, width]
+        return parts.sum(1)
+    pixels = np.zeros((3, math.prod(shape)))
+    pixels[:, ticket.get("inputs") or slice(None)] = parts.sum(2)
+    return pixels.reshape(3, *shape)
+
+
+def read_goggles(runs: list[Run], args: Args) -> Goggles:
+    """What kind goggles draws and tables."""
+    groups = group(runs)
+    ((env, variant), members), *others = groups.items()
+    if others:
+        su.fail(f"kind goggles draws one task and variant, and these runs are of {len(groups)}: choose with --where")
+    if env == "MazeGridEntangled-v0":
+        su.fail(f"kind goggles draws pixels, and {env} has none: each input is a mixture of all of them")
+    rounds = rows_from_dense(members, f"{env}, {variant}", args)
+    unknown = [round_ for round_ in args.rounds if round_ not in rounds]
+    if unknown:
+        there = ", ".join(map(str, rounds))
+        su.fail(f"no round {unknown[0]} of {args.condition} in {members[0].folder}; there are {there}")
+    files = [[row["file"] for row in row_of.values()] for row_of in rounds.values()]
+    ticket, _, mask, _ = load_first_layer(files[0][0])
+    shape = (len(MAZE_CHANNELS[env]), *MAZE.shape) if env in MAZE_CHANNELS else ticket.get("obs_shape", ())
+    shape = mask.shape[1:] if mask.ndim == 4 else tuple(shape)
+    if len(shape) != 3:
+        su.fail(f"kind goggles draws agents that observe pictures; {env} has observations {list(shape)}")
+
+    pixels = np.array([[read_pixels(file, shape) for file in of_seeds] for of_seeds in files])
+    weights, left, dense = np.moveaxis(pixels, 2, 0)  # each [rounds, seeds, *pixels]
+    with np.errstate(invalid="ignore"):  # a channel that --input-mask hides has no density
+        of_channels = (left.sum((1, 3, 4)) / dense.sum((1, 3, 4))).T
+    densities = layer_densities(rounds)
+    remaining = dict(zip(rounds, densities["all layers"], strict=True))
+    nearest = [min(rounds, key=lambda r: abs(math.log(remaining[r] / level))) for level in (1, 0.3, 0.1)]
+    name = {"env": env, "script": members[0].args["script"], "variant": variant, "condition": args.condition}
+    seeds = list(rounds[0])
+    whose = f"mean over {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+    return Goggles(
+        name=name | {"seeds": len(seeds)},
+        title=", ".join([env, variant, args.condition, whose]),
+        rounds=remaining,
+        drawn=sorted(set(args.rounds or [*nearest, max(rounds)])),
+        weights=weights.mean(1),
+        alive=(left > 0).mean(1),
+        densities=densities,
+        of_channels=dict(zip(channel_names(env, shape[0]), of_channels, strict=True)),
+        scores=by_round(rounds, args.column).mean(1),
+        possible=possible_pixels() if env == "MazeGrid-v0" else None,
+        convolution=mask.ndim == 4,
+    )
+
+
+def outline(ax: plt.Axes, cells: np.ndarray, colour: str) -> plt.Artist:
+    """Lines around the cells of an image that are true, bool [height, width]; returns some of them for the legend."""
+    padded = np.pad(cells, 1)
+    y, x = np.nonzero(np.diff(padded[1:-1], axis=1))
+    ax.vlines(x - 0.5, y - 0.5, y + 0.5, color=colour, linewidth=0.6)
+    y, x = np.nonzero(np.diff(padded[:, 1:-1], axis=0))
+    return ax.hlines(y - 0.5, x - 0.5, x + 0.5, color=colour, linewidth=0.6)
+
+
+def amounts(history: Goggles, *place: int) -> dict[str, float]:
+    """What is at a place, (round, channel) or (round, channel, row, column), as columns of the csv."""
+    weight, alive = history.weights[place].sum(), history.alive[place]
+    row = {"weight": weight, "weight_share": weight / history.weights[place[0]].sum().clip(1e-30)}
+    row |= {"alive": alive.sum(), "pixels": alive.size}
+    if history.possible is not None:
+        possible = history.possible[place[1:]]
+        row |= {"possible": possible.sum(), "possible_alive": (alive * possible).sum()}
+    return row
+
+
+def goggles(history: Goggles, args: Args) -> tuple[plt.Figure, list[dict[str, Any]]]:
+    """A column of images for each round drawn; below them, how dense layers and channels are in all rounds. The rows
+    of the csv have parts of three kinds: layers and channels in all rounds, and pixels in those drawn."""
+    names, columns, (height, width) = list(history.of_channels), len(history.drawn), history.weights.shape[2:]
+    panel = (1.15 * width / height, 1.15) if width > height else (1.35, 1.35)  # inches
+    upper = 1.75 + (panel[1] + 0.1) * len(names)
+    figure = plt.figure(figsize=(max(8.5, 2.5 + (panel[0] + 0.1) * columns), upper + 2.6), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[upper, 2.6])
+    axes, rows = top.subplots(len(names), columns, squeeze=False), []
+    several = " in any seed" if history.name["seeds"] > 1 else ""
+    legend: dict[str, Any] = {f"dead: no weight left{several}": Patch(facecolor="0.75", edgecolor="black")}
+    for i, (round_, remaining) in enumerate(history.rounds.items()):
+        shared = history.name | {"round": round_, "remaining_fraction": remaining, args.column: history.scores[i]}
+        shared |= dict.fromkeys(["part", "name", "row", "column", "density", *amounts(history, 0, 0)], "")
+        for part, densities in (("layer", history.densities), ("channel", history.of_channels)):
+            rows += [shared | {"part": part, "name": name, "density": d[i]} for name, d in densities.items()]
+        for c, row in enumerate(rows[-len(names) :]):  # of the channels
+            row |= amounts(history, i, c)
+        if round_ not in history.drawn:
+            continue
+        for c, y, x in np.ndindex(history.weights[i].shape):
+            pixel = {"part": "pixel", "name": names[c], "row": y, "column": x}
+            rows.append(shared | pixel | amounts(history, i, c, y, x))
+        column = axes[:, history.drawn.index(round_)]
+        shares = np.where(history.alive[i] > 0, history.weights[i] / history.weights[i].max().clip(1e-30), np.nan)
+        for c, ax in enumerate(column):
+            image = ax.imshow(shares[c], norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+            ax.set(xticks=[], yticks=[], facecolor="0.75")
+            if history.name["env"] in MAZE_CHANNELS:
+                legend["walls"] = outline(ax, MAZE == "#", "white")
+            if history.possible is not None:
+                legend["pixels that can be 1"] = outline(ax, history.possible[c], "red")
+        title = f"round {round_}\n{percent(remaining)}% of weights\n{args.column} {number(history.scores[i])}"
+        column[0].set_title(title, fontsize=9)
+    for ax, channel in zip(axes[:, 0], names, strict=True):
+        ax.set_ylabel(channel, rotation=0, ha="right", va="center", fontsize=9)
+    bar = top.colorbar(image, ax=axes, pad=0.02, aspect=40, panchor=False, ticks=[0, 0.01, 0.1, 0.3, 0.6, 1])
+    bar.ax.yaxis.set_major_formatter("{x:g}")
+    bar.set_label("sum of |w| in the first layer (largest of the round = 1)", fontsize=9)
+    top.legend(legend.values(), legend, loc="outside lower center", ncols=3, fontsize=8, facecolor="0.75")
+    top.suptitle(history.title, fontsize=10)
+    lines = {"density of the layers": history.densities, "density of the first layer's channels": history.of_channels}
+    for ax, (title, densities) in zip(bottom.subplots(1, 2), lines.items(), strict=True):
+        draw_densities(ax, densities, list(densities), history.rounds)
+        ax.set_title(title, fontsize=9)
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    return figure, rows
+
+
+def goggles_table(history: Goggles, args: Args) -> str:
+    """What each channel has in the rounds drawn, in Markdown."""
+    pixels = "kernel cells" if history.convolution else "pixels"
+    head = ["round", "remaining", args.column, "channel", "density", "share of weight", f"{pixels} alive"]
+    lines = [head + ["possible alive", "impossible alive"] * (history.possible is not None)]
+    for i, (round_, remaining) in enumerate(history.rounds.items()):
+        for c, (channel, density) in enumerate(history.of_channels.items() if round_ in history.drawn else ()):
+            has = amounts(history, i, c)
+            alive, of = [has["alive"]], [has["pixels"]]
+            if history.possible is not None:
+                alive += [has["possible_alive"], has["alive"] - has["possible_alive"]]
+                of += [has["possible"], has["pixels"] - has["possible"]]
+            line = [f"{round_}", f"{percent(remaining)}%", number(history.scores[i]), channel, number(density[i])]
+            line.append(f"{100 * has['weight_share']:.1f}%")
+            lines.append(line + [f"{number(a)} of {n} ({100 * a / n:.0f}%)" for a, n in zip(alive, of, strict=True)])
+    return f"{history.title}\n\n{markdown(lines)}"
+
+
 if __name__ == "__main__":
     args = tyro.cli(Args, description=__doc__)
     if (args.kind == "flag") != bool(args.flag):
         su.fail("--flag names the x axis of kind flag, and of no other")
-    if args.kind != "inputs" and args.condition != "ticket":
-        su.fail("--condition chooses what kind inputs draws, and no other; kind tickets draws all conditions")
+    if args.kind not in ("inputs", "goggles") and args.condition != "ticket":
+        su.fail("--condition chooses what kinds inputs and goggles draw; kind tickets draws all conditions")
+    if args.kind != "goggles" and (args.rounds or args.seed is not None):
+        su.fail("--rounds and --seed choose what kind goggles draws, and no other")
     out = args.out or Path(f"figures/{args.kind}.png")
     columns = ["step", args.column] + ["parameters"] * (args.kind in ("sparsity", "flag"))
     runs = find_runs(args, [args.column] if args.kind in TICKET_KINDS else columns)
@@ -781,11 +1016,13 @@ if __name__ == "__main__":
         drawn = swept_runs(drawn, args.flag)
     if args.kind == "inputs":
         drawn = input_histories(drawn, args)
+    if args.kind == "goggles":
+        drawn = read_goggles(drawn, args)
     pictures = {"curves": curves, "sparsity": sparsity, "iqm": over_tasks, "flag": flag}
-    figure, rows = (pictures | {"tickets": tickets, "inputs": inputs})[args.kind](drawn, args)
+    figure, rows = (pictures | {"tickets": tickets, "inputs": inputs, "goggles": goggles})[args.kind](drawn, args)
     if not rows:
         su.fail(f"nothing to draw: {args.column} has no values yet")
-    if args.kind not in ("iqm", "inputs"):
+    if args.kind not in ("iqm", "inputs", "goggles"):
         figure.supylabel(f"{args.column} ({STATISTIC_NAMES[args.statistic]})", fontsize=10)
         add_legend(figure, rows, "condition" if args.kind == "tickets" else "variant")
     try:
@@ -794,6 +1031,6 @@ if __name__ == "__main__":
         su.write_csv(out.with_suffix(".csv"), rows)
     except (OSError, ValueError) as error:  # ValueError: a kind of picture that matplotlib does not write
         su.fail(f"cannot write {out}: {error}")
-    make_table = {"tickets": ticket_table, "inputs": input_table}.get(args.kind, table)
+    make_table = {"tickets": ticket_table, "inputs": input_table, "goggles": goggles_table}.get(args.kind, table)
     text = make_table(rows if args.kind == "tickets" else drawn, args)
     print(f"{out} and {out.with_suffix('.csv')}\n\n{text}")

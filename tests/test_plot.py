@@ -45,8 +45,8 @@ def make_tickets(tmp_path, monkeypatch):
     """Writes the run folder of a ticket script, in which 80% of the weights remain from round to round.
 
     ``scores`` has, for each seed, the dense score and those of the later rounds by condition.
-    ``weights(round, seed)`` is the first layer [in, out], whose mask is where it is not zero; without it there are no
-    tickets."""
+    ``weights(round, seed)`` is the first layer, [in, out] or that of a convolution, whose mask is where it is not
+    zero; without it there are no tickets."""
     monkeypatch.chdir(tmp_path)
 
     def make(scores, folder="runs/a", script="ppo_imp", weights=None, ticket=None, **args):
@@ -61,7 +61,7 @@ def make_tickets(tmp_path, monkeypatch):
                     row |= {"alive_inputs": "" if round_ else "0 1", "density_actor.layers.0": 0.5**round_}
                     rows.append(row | {"best_return": 2 * score, "best_retest": score})
                     if weights:
-                        w = torch.tensor(weights(round_, seed))
+                        w = torch.tensor(np.array(weights(round_, seed)))
                         file = path / f"tickets/round{round_:02}_{condition}_seed{seed}.pt"
                         file.parent.mkdir(exist_ok=True)
                         name = "actor.layers.0.weight"
@@ -472,7 +472,9 @@ def test_ticket_errors_are_one_line_and_status_2(make_tickets, fails):
     make_tickets({1: (1, {"ticket": [1]})})
     assert "no column foo in runs/a" in fails("tickets", "runs", "--column", "foo")
     assert "no column condition in runs/a" in fails("tickets", "runs", "--column", "condition")
-    assert "--condition chooses what kind inputs draws" in fails("tickets", "runs", "--condition", "random_reinit")
+    assert "--condition chooses what kinds inputs and goggles draw" in fails(
+        "tickets", "runs", "--condition", "random_reinit"
+    )
     assert "no condition foo in runs/a; there are dense, ticket" in fails("inputs", "runs", "--condition", "foo")
     assert "tickets/round00_dense_seed1.pt as a ticket" in fails("inputs", "runs")
     make_tickets({1: (1, {})}, "cnn/a", weights=lambda *_: [[[[1.0]]]])
@@ -480,6 +482,162 @@ def test_ticket_errors_are_one_line_and_status_2(make_tickets, fails):
     for i in range(5):
         make_tickets({1: (1, {})}, f"five/{i}", weights=first_layer, dropout=i / 10)
     assert "kind inputs draws up to 4 columns, and these runs make 5" in fails("inputs", "five")
+
+
+# ---- What pruned agents see of pictures ------------------------------------------------------------------------------
+
+
+def random_layer(*shape, seeds=2, rounds=6):
+    """``weights(round, seed)`` of make_tickets: with half of the weights that there were the round before."""
+    rng = np.random.default_rng(0)
+    draws = {seed: (rng.normal(size=shape), rng.random(shape)) for seed in range(1, seeds + 1)}
+    return lambda round_, seed: draws[seed][0] * (round_ + 1) * (draws[seed][1] < 0.5**round_)
+
+
+def parts(rows, part, round_):
+    return {row["name"]: row for row in rows if (row["part"], row["round"]) == (part, round_)}
+
+
+def test_goggles_sum_the_weights_of_each_pixel(make_tickets, draw):
+    layer, shape = random_layer(2 * 3 * 4, 5), (2, 3, 4)
+    scores = {1: (10, {"ticket": [9, 8, 7]}), 2: (20, {"ticket": [19, 18, 17]})}
+    make_tickets(scores, env_id="Pictures-v0", weights=layer, ticket={"obs_shape": shape})
+    rows, output = draw("goggles", "runs", "--rounds", "3", "1")
+    lines = {(line["round"], line["channel"]): line for line in table(output)}
+    assert list(lines) == [(round_, f"channel {c}") for round_ in "13" for c in (0, 1)]
+    assert "Pictures-v0, PPO, ticket, mean over 2 seeds" in output
+    for round_ in range(4):
+        weights = np.abs([layer(round_, seed) for seed in (1, 2)])  # [seeds, inputs, units]
+        pixels = [row for row in rows if (row["part"], row["round"]) == ("pixel", round_)]
+        assert len(pixels) == (24 if round_ in (1, 3) else 0)
+        for row in pixels:
+            i = np.ravel_multi_index((int(row["name"][-1]), int(row["row"]), int(row["column"])), shape)
+            assert row["weight"] == pytest.approx(weights[:, i].sum() / 2)
+            assert row["alive"] == np.mean([weights[seed, i].any() for seed in (0, 1)])
+            assert row["best_retest"] == 15 - round_
+        layers = parts(rows, "layer", round_)
+        assert layers["all layers"]["density"] == pytest.approx(0.8**round_)
+        assert layers["actor.layers.0"]["density"] == 0.5**round_
+        for c, (name, row) in enumerate(parts(rows, "channel", round_).items()):
+            own = weights[:, 12 * c : 12 * c + 12]
+            share, alive = own.sum() / weights.sum(), own.any(2).sum() / 2
+            assert row["density"] == pytest.approx((own != 0).mean())
+            assert (row["weight_share"], row["alive"], row["pixels"]) == (pytest.approx(share), alive, 12)
+            if round_ in (1, 3):
+                line = lines[f"{round_}", name]
+                assert line["share of weight"] == f"{100 * share:.1f}%"
+                assert line["pixels alive"] == f"{alive:g} of 12 ({100 * alive / 12:.0f}%)"
+                assert (line["remaining"], line["best_retest"]) == (f"{100 * 0.8**round_:.0f}%", f"{15 - round_}")
+    rows, output = draw("goggles", "runs", "--rounds", "2", "--seed", "2", "--column", "best_return")
+    of_seed = np.abs(layer(2, 2)).sum(1)
+    assert [row["weight"] for row in rows if row["part"] == "pixel"] == pytest.approx(of_seed)
+    assert "Pictures-v0, PPO, ticket, seed 2" in output and table(output)[0]["best_return"] == "36"
+
+
+def test_goggles_draw_rounds_near_100_30_and_10_percent_and_the_last(make_tickets):
+    layer = random_layer(8, 3)
+    for rounds, expected in ((20, [0, 5, 10, 20]), (4, [0, 4]), (0, [0])):
+        scores = {1: (10, {"ticket": list(range(rounds))} if rounds else {})}
+        run = make_tickets(scores, f"runs/{rounds}", weights=layer, ticket={"obs_shape": (2, 2, 2)})
+        assert plot.read_goggles([plot.read_run(run, "goggles")], plot.Args("goggles", ())).drawn == expected
+
+
+def test_possible_pixels_are_those_that_random_play_shows():
+    mazes = plot.mazegrid.make_vec("MazeGrid-v0", 1, 256)
+    shown, rng = mazes.reset(seed=[1])[0].any(0), np.random.default_rng(0)
+    actions = rng.integers(4, size=256)
+    for _ in range(1000):  # straight on, more often than not
+        actions = np.where(rng.random(256) < 0.3, rng.integers(4, size=256), actions)
+        shown |= mazes.step(actions)[0].any(0)
+    assert (plot.possible_pixels() == shown.reshape(plot.mazegrid.SHAPE)).all()
+
+
+def test_goggles_tell_possible_from_impossible_pixels_of_the_maze(make_tickets, draw):
+    """In round 1 seed 1 has the pixels of row 3, which are those of enemy a and of walls, and seed 2 has none."""
+
+    def layer(round_, seed):
+        weights = np.ones((6, 10, 20, 2))
+        if round_:
+            weights[:, np.arange(10) != 3] = 0
+            weights *= seed == 1
+        return weights.reshape(1200, 2)
+
+    scores = {1: (10, {"ticket": [9]}), 2: (20, {"ticket": [19]})}
+    make_tickets(scores, env_id="MazeGrid-v0", weights=layer, ticket={"obs_shape": [1200]})
+    rows, output = draw("goggles", "runs")
+    lines = [(*line.values(),)[3:4] + (*line.values(),)[6:] for line in table(output)]
+    cells = {"agent": 122, "enemy a": 7, "enemy b": 7, "coins": 42, "poisons": 12, "empty": 122}
+    whole = {name: [f"{part} of {part} (100%)" for part in (200, n, 200 - n)] for name, n in cells.items()}
+    assert lines[:6] == [(name, *texts) for name, texts in whole.items()]
+    assert lines[6:] == [
+        ("agent", "10 of 200 (5%)", "3.5 of 122 (3%)", "6.5 of 78 (8%)"),
+        ("enemy a", "10 of 200 (5%)", "3.5 of 7 (50%)", "6.5 of 193 (3%)"),
+        ("enemy b", "10 of 200 (5%)", "0 of 7 (0%)", "10 of 193 (5%)"),
+        ("coins", "10 of 200 (5%)", "0 of 42 (0%)", "10 of 158 (6%)"),
+        ("poisons", "10 of 200 (5%)", "0 of 12 (0%)", "10 of 188 (5%)"),
+        ("empty", "10 of 200 (5%)", "3.5 of 122 (3%)", "6.5 of 78 (8%)"),
+    ]
+    enemy = parts(rows, "channel", 1)["enemy a"]
+    assert [enemy[name] for name in ("alive", "pixels", "possible", "possible_alive")] == [10, 200, 7, 3.5]
+
+
+def test_inputs_that_a_mask_hides_are_dead(make_tickets, draw):
+    inputs = [0, 5, 205, 399]  # red and green; of blue there is nothing
+    make_tickets(
+        {1: (1, {"ticket": [1]})},
+        env_id="MazeGridRGB-v0",
+        weights=lambda round_, _: np.array([[2.0, 1], [3, 3], [4, 4], [5 - 5 * round_, 5]]),
+        ticket={"obs_shape": [600], "inputs": inputs},
+    )
+    rows, output = draw("goggles", "runs")
+    alive = [row for row in rows if row["part"] == "pixel" and row["round"] == 1 and row["alive"]]
+    places = [(row["name"], row["row"], row["column"], row["weight"]) for row in alive]
+    assert places == [("red", 0, 0, 3), ("red", 0, 5, 6), ("green", 0, 5, 8), ("green", 9, 19, 5)]
+    red, green, blue = parts(rows, "channel", 1).values()
+    assert (red["density"], green["density"], blue["weight"]) == (1, 0.75, 0) and math.isnan(blue["density"])
+    line = table(output)[-1]
+    assert (line["channel"], line["density"], line["pixels alive"]) == ("blue", "–", "0 of 200 (0%)")
+
+
+def test_goggles_show_the_kernels_of_a_convolution(make_tickets, draw):
+    layer = random_layer(5, 4, 3, 3)  # [out, in, kernel height, kernel width]
+    scores = {seed: (1, {"ticket": [1, 1]}) for seed in (1, 2)}
+    make_tickets(scores, env_id="Pictures-v0", weights=layer, ticket={"obs_shape": [4, 84, 84]})
+    rows, output = draw("goggles", "runs", "--rounds", "2")
+    weights = np.abs([layer(2, 1), layer(2, 2)])
+    pixels = [row for row in rows if row["part"] == "pixel"]
+    assert [row["weight"] for row in pixels] == pytest.approx((weights.sum((0, 1)) / 2).ravel())
+    assert [row["alive"] for row in pixels] == list((weights.any(1).sum(0) / 2).ravel())
+    density = (weights != 0).mean((0, 1, 3, 4))
+    assert [row["density"] for row in parts(rows, "channel", 2).values()] == pytest.approx(density)
+    assert table(output)[3]["kernel cells alive"].endswith(f"of 9 ({100 * weights.any(1)[:, 3].mean():.0f}%)")
+
+
+def test_channels_have_the_games_names_where_it_is_installed(monkeypatch):
+    assert plot.channel_names("MazeGrid-v0", 6) == plot.mazegrid.MAPS
+    assert plot.channel_names("Pictures-v0", 2) == ("channel 0", "channel 1")
+    assert plot.channel_names("MinAtar/Unknown-v0", 2) == ("channel 0", "channel 1")
+    monkeypatch.setitem(sys.modules, "envs.minatar", None)  # so it cannot be imported
+    assert plot.channel_names("MinAtar/Breakout-v1", 4) == tuple(f"channel {i}" for i in range(4))
+    monkeypatch.undo()
+    pytest.importorskip("minatar")
+    assert plot.channel_names("MinAtar/Breakout-v1", 4) == ("paddle", "ball", "trail", "brick")
+
+
+def test_goggles_errors_are_one_line_and_status_2(make_tickets, fails):
+    scores = {1: (1, {"ticket": [1, 1]})}
+    make_tickets(scores, weights=first_layer, ticket={"obs_shape": [2]})
+    assert "observe pictures; CartPole-v1 has observations [2]" in fails("goggles", "runs")
+    assert "no round 7 of ticket in runs/a; there are 0, 1, 2" in fails("goggles", "runs", "--rounds", "1", "7")
+    assert "no seed 3 in runs/a; there are 1" in fails("goggles", "runs", "--seed", "3")
+    assert "no condition foo in runs/a" in fails("goggles", "runs", "--condition", "foo")
+    assert "--rounds and --seed choose what kind goggles draws" in fails("inputs", "runs", "--seed", "1")
+    assert "--rounds and --seed choose what kind goggles draws" in fails("tickets", "runs", "--rounds", "1")
+    make_tickets(scores, "entangled/a", env_id="MazeGridEntangled-v0")
+    assert "MazeGridEntangled-v0 has none: each input is a mixture" in fails("goggles", "entangled")
+    assert "these runs are of 2: choose with --where" in fails("goggles", "runs", "entangled")
+    make_tickets(scores, "gone/a", env_id="MazeGrid-v0")
+    assert "tickets/round00_dense_seed1.pt as a ticket" in fails("goggles", "gone")
 
 
 # ---- Errors ----------------------------------------------------------------------------------------------------------
