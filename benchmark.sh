@@ -16,15 +16,16 @@
 #
 # Memory: a run of SAC takes 1 GB, on Ant 2, on Humanoid up to 6. In the lottery-ticket experiments (imp_...) all seeds
 # and conditions train together, as one run: 1 GB, but 30 MB for each Bullet environment (25 GB at paper scale,
-# behavioural cloning 13) and 0.8 GB for each seed and condition of an Atari game (17 GB). Such a run has a checkpoint
-# after each pruning round, so a Slurm job needs time for a whole round.
+# behavioural cloning 13), 0.8 GB for each seed and condition of an Atari game (17 GB), and 0.5 GB for each of DQN on
+# MazeGrid with entangled inputs (10 GB). Such a run has a checkpoint after each pruning round, so a Slurm job needs time
+# for a whole round; DQN has one at each evaluation.
 #
 # To add an experiment, write one function below. The comment on its first line makes it one, and names the picture.
 
 # ---- Scales ----------------------------------------------------------------------------------------------------------
 
 set_scale() {
-    rounds="" steps="" bullet_steps="" updates=""
+    rounds="" steps="" bullet_steps="" maze_steps="" minatar_steps="" updates=""
     case $scale in
         smoke)
             envs="Pendulum-v1" seeds="1"
@@ -32,18 +33,25 @@ set_scale() {
             classic="CartPole-v1" bullet="HopperBulletEnv-v0" classic_round=01 bullet_round=01 rounds=" --rounds 1"
             steps=" --total-timesteps 1280 --eval-interval 1280" updates=" --updates 40 --transitions 400"
             bullet_steps="$steps --conditions ticket"
+            learn=" --num-envs 16 --batch-size 64 --learning-starts 128 --hidden-sizes 16 --eval-episodes 2"
+            maze_steps="$steps$learn --conditions ticket" minatar_steps=$maze_steps maze_round=01
+            games="Breakout" sizes="16,16"
             ;;
         small)
             envs="HalfCheetah-v5" seeds="1 2 3"
             budget="--total-timesteps 200000"
             classic="CartPole-v1" bullet="HopperBulletEnv-v0" rounds=" --rounds 15"
             bullet_steps=" --total-timesteps 300000 --eval-interval 30000 --conditions ticket"
+            maze_steps=" --total-timesteps 1000000 --eval-interval 50000"
+            minatar_steps=" --total-timesteps 1000000 --eval-interval 100000 --conditions ticket random_reinit"
+            games="Breakout SpaceInvaders" sizes="128,64"
             ;;
         paper)
             envs="HalfCheetah-v5 Hopper-v5 Walker2d-v5 Ant-v5 Humanoid-v5" seeds="1 2 3 4 5 6 7 8 9 10"
             budget="--total-timesteps 1000000"
             classic="CartPole-v1 Acrobot-v1"
             bullet="HalfCheetahBulletEnv-v0 HopperBulletEnv-v0 Walker2DBulletEnv-v0 AntBulletEnv-v0"
+            games="Asterix Breakout Freeway SpaceInvaders" sizes="128,128 256,256" # of DQN on Cart-Pole
             ;;
     esac
 }
@@ -52,8 +60,8 @@ set_scale() {
 # which inputs are gone and the ticket is still as good as the dense agent. The pictures of imp_inputs and
 # imp_inputs_bullet show it. With scaled initial weights on Cart-Pole two seeds had angle and velocity of the pole left
 # in rounds 4 to 6, and from round 7 on one of them had lost the velocity, too. Acrobot is not tried yet. On Bullet the
-# paper says "approximately 10%" of the weights, which is round 10.
-classic_round=05 bullet_round=10
+# paper says "approximately 10%" of the weights, which is round 10; for MazeGrid it says "moderate sparsity".
+classic_round=05 bullet_round=10 maze_round=10
 
 # ---- SAC (Graesser et al. 2022) --------------------------------------------------------------------------------------
 # A flag that changes nothing, such as --sparsity with dense or --sparsity-distribution with small, still gives another
@@ -323,12 +331,10 @@ sac_output_layer() { # figure 14 (plot.py sparsity): ERK and uniform, all layers
 # All seeds and conditions of a command train together, in one run folder. Budgets of a round, networks and 20 rounds
 # are the scripts' defaults for each task, from tables 2 to 9 of the paper, so paper scale has no flags for them. Seeds
 # are 10, and 5 on Atari; the paper has 15 on Cart-Pole and Acrobot in figures 2, 3 and 11.
-# What the paper does with DQN (figures 4, 5, 6, 9, 10, 13, 14) waits for a script of its own. Figure 12, PPO on
-# MazeGrid and DQN on Cart-Pole, is left out, as neither MazeGrid nor that script exists yet.
 
 ppo() { # ENV [--FLAG ...]
     local budget=$steps
-    case $1 in *Bullet*) budget=$bullet_steps ;; esac
+    case $1 in *Bullet*) budget=$bullet_steps ;; MazeGrid*) budget=${steps:-$maze_steps} ;; esac
     echo "algos/ppo_imp.py --env-id $* --seeds $seeds$rounds$budget"
 }
 
@@ -338,10 +344,17 @@ bc() { # ENV [--FLAG ...]; nothing where algos/experts/ has no teacher (its READ
     fi
 }
 
+dqn() { # ENV [--FLAG ...]
+    local budget=$steps
+    case $1 in MazeGrid*) budget=$maze_steps ;; MinAtar*) budget=$minatar_steps ;; esac
+    echo "algos/dqn_imp.py --env-id $* --seeds $seeds$rounds$budget"
+}
+
 # Where another experiment reads the tickets of a run, its folder has a name that is known beforehand. With a --FLAG
 # that changes results it needs another OUT: a run folder takes no other run, and says so.
-run_dir() { # ENV WHAT
-    echo "runs/$1__ppo_imp__$2-$scale"
+run_dir() { # ENV WHAT [SCRIPT]
+    local env=${1/\//-}
+    echo "runs/${env}__${3:-ppo_imp}__$2-$scale"
 }
 
 ppo_default() { # ENV: the run with nothing but defaults, which many figures share
@@ -432,7 +445,81 @@ imp_sizes() { # figure 11 (plot.py tickets): sizes of the networks, PPO and beha
     done
 }
 
-# The paper's figure 14 has a DQN agent on MazeGrid. These are its counterparts with PPO.
+# In the paper's figures 4 to 6 and 9 to 14 DQN has 5 seeds. Its default runs on MazeGrid and MinAtar have folders with a
+# name, as other experiments read their tickets.
+
+five_seeds() {
+    case $scale in paper) seeds="1 2 3 4 5" ;; esac
+}
+
+dqn_default() { # ENV [--network cnn]
+    local what=default
+    if [ $# -gt 1 ]; then what=cnn; fi
+    dqn "$@" --run-dir "$(run_dir "$1" $what dqn_imp)"
+}
+
+imp_off_policy() { # figure 4, MazeGrid (plot.py tickets): four conditions, DQN
+    five_seeds
+    dqn_default MazeGrid-v0
+}
+
+imp_goggles() { # figure 5 (plot.py goggles): what DQN's tickets see of MazeGrid; imp_retrain_goggles comes after it
+    five_seeds
+    dqn_default MazeGrid-v0
+}
+
+imp_retrain_goggles() { # figure 5, bottom (plot.py tickets): dense agents with all pixels and with the surviving ones
+    # Start it when imp_goggles is finished, with the same --FLAGs: it reads a ticket of that run.
+    five_seeds
+    dqn_default MazeGrid-v0
+    ticket="$(run_dir MazeGrid-v0 default dqn_imp)/tickets/round${maze_round}_ticket_seed1.pt"
+    rounds=" --rounds 0" dqn MazeGrid-v0 --input-mask "$ticket"
+}
+
+imp_goggles_minatar() { # figure 6 (plot.py goggles --where env_id=MinAtar/Breakout-v1): what DQN's tickets see
+    # For the other games --where env_id=MinAtar/SpaceInvaders-v1, and at paper scale Freeway and Asterix.
+    five_seeds
+    for game in $games; do
+        dqn_default "MinAtar/$game-v1"
+    done
+}
+
+imp_minatar_bc() { # figure 9 (plot.py tickets): four conditions, cloning of DQN's values, MLP and CNN
+    # Start it when imp_minatar is finished, with the same --FLAGs: the first seed's dense agents are the teachers.
+    five_seeds
+    for game in $games; do
+        for what in default cnn; do
+            teacher="$(run_dir "MinAtar/$game-v1" $what dqn_imp)/tickets/round00_dense_seed1.pt"
+            echo "algos/bc_distill.py --env-id MinAtar/$game-v1 --teacher $teacher --seeds $seeds$rounds$updates"
+        done
+    done
+}
+
+imp_minatar() { # figure 10 (plot.py tickets): four conditions, DQN, MLP and CNN; imp_minatar_bc comes after it
+    five_seeds
+    for game in $games; do
+        dqn_default "MinAtar/$game-v1"
+        dqn_default "MinAtar/$game-v1" --network cnn
+    done
+}
+
+imp_swapped() { # figure 12 (plot.py tickets): PPO on MazeGrid, and DQN on Cart-Pole with networks of several sizes
+    # The sizes are not in the paper. What stands first is the default.
+    five_seeds
+    ppo MazeGrid-v0
+    dqn CartPole-v1
+    for size in $sizes; do
+        dqn CartPole-v1 --hidden-sizes "${size/,/ }"
+    done
+}
+
+imp_encodings() { # figure 13 (plot.py tickets): MazeGrid in colours, and with entangled inputs
+    five_seeds
+    dqn MazeGridRGB-v0
+    dqn MazeGridEntangled-v0
+}
+
+# The paper's figure 14 has a DQN agent on MazeGrid, which small scale leaves out; PPO agents are their counterparts.
 
 imp_regularisation() { # figure 14, left, centre (plot.py tickets): with and without weight decay, and dropout
     for env in $classic; do
@@ -440,6 +527,14 @@ imp_regularisation() { # figure 14, left, centre (plot.py tickets): with and wit
         ppo "$env" --weight-decay 0.1
         ppo "$env" --dropout 0.1
     done
+    case $scale in
+        smoke | paper)
+            five_seeds
+            dqn_default MazeGrid-v0
+            dqn MazeGrid-v0 --weight-decay 0.1
+            dqn MazeGrid-v0 --dropout 0.1
+            ;;
+    esac
 }
 
 imp_rewind() { # figure 14, right (plot.py tickets): rewinding to the weights after 2%, 8% and 80% of training
@@ -454,6 +549,16 @@ imp_rewind() { # figure 14, right (plot.py tickets): rewinding to the weights af
         for moment in $moments; do
             ppo "$env" --rewind-steps "$moment"
         done
+    done
+    case $scale in
+        smoke) moments="1024" ;;
+        small) return ;;
+        paper) moments="100000 400000 4000000" ;;
+    esac
+    five_seeds
+    dqn_default MazeGrid-v0
+    for moment in $moments; do
+        dqn MazeGrid-v0 --rewind-steps "$moment"
     done
 }
 

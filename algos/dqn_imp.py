@@ -447,7 +447,7 @@ if __name__ == "__main__":
         masks = {name: torch.stack([m[name] for m in masks_of]).to(device) for name in masks_of[0]}
         su.apply_masks(parameters, masks)
         q_target = copy.deepcopy(q).requires_grad_(False)
-        optimizer = su.run_adam(parameters, args.learning_rate, args.weight_decay)
+        optimizer = su.run_adam(parameters, args.learning_rate, args.weight_decay, eps=0.01 / args.batch_size)
         best = {name: tensor.clone() for name, tensor in state.items()}
         best_return, final_return, steps_to_best = np.full(R, -np.inf), np.full(R, np.nan), np.zeros(R, dtype=int)
 

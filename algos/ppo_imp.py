@@ -47,7 +47,8 @@ Hyper-parameters: tables 3, 5, 7 and 9 (``TASKS``). What the paper leaves silent
     which are rewound with the weights.
  7. Atari: table 9 with the Nature CNN, 512 units after it; sticky actions (0.25), four frames of 84 x 84, no other
     tricks in the environment (see envs/vector.py); learning takes the sign of the rewards, returns do not.
- 8. Weight decay is L2 through Adam on weights alone; dropout acts in updates, not while acting.
+ 8. MazeGrid with PPO (figure 12) has no table: it has Atari's numbers, with networks and budget as in dqn_imp.py.
+ 9. Weight decay is L2 through Adam on weights alone; dropout acts in updates, not while acting.
 """
 
 import math
@@ -79,6 +80,7 @@ BULLET = LONGER | {"total_timesteps": 1_500_000, "num_envs": 10, "gae_lambda": 0
 BULLET |= {"num_minibatches": 20, "eval_interval": 150_000, "eval_episodes": 10, "prune": "both"}
 MUJOCO = BULLET | {"normalize_obs": True}  # not in the paper
 ATARI = BULLET | {"total_timesteps": 2_500_000, "eval_interval": 250_000, "hidden_sizes": (512,), "prune": "actor"}
+MAZEGRID = ATARI | {"total_timesteps": 5_000_000, "eval_interval": 500_000, "hidden_sizes": (256, 128)}
 TASKS = {"CartPole-v0": CARTPOLE, "CartPole-v1": CARTPOLE, "Acrobot-v1": ACROBOT, "MountainCar-v0": ACROBOT}
 
 
@@ -178,7 +180,8 @@ class Args:
 def parse_args() -> Args:
     """The command line over the task's defaults. Ends the program with one line if it makes no sense."""
     given = tyro.cli(Args, description=__doc__)
-    family = ATARI if given.env_id.startswith("ALE/") else BULLET if "Bullet" in given.env_id else MUJOCO
+    families = {"ALE/": ATARI, "MazeGrid": MAZEGRID, "Bullet": BULLET}
+    family = next((flags for name, flags in families.items() if name in given.env_id), MUJOCO)
     task = TASKS.get(given.env_id, family)
     args = tyro.cli(Args, description=__doc__, default=replace(Args(), **task))
     su.check_ticket_flags(args)

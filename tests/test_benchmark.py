@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import bc_distill
+import dqn_imp
 import ppo_imp
 import pytest
 import sac_rigl
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="benchmark.
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALES = ("smoke", "small", "paper")
-SCRIPTS = {"sac_rigl": sac_rigl, "ppo_imp": ppo_imp, "bc_distill": bc_distill}
+SCRIPTS = {"sac_rigl": sac_rigl, "ppo_imp": ppo_imp, "bc_distill": bc_distill, "dqn_imp": dqn_imp}
 SPACES = {  # dimensions of observations and actions
     "HalfCheetah-v5": (17, 6),
     "Hopper-v5": (11, 3),
@@ -102,7 +103,7 @@ def apart(first, second):
 
 @pytest.mark.parametrize(
     ("prefix", "experiments", "figures"),
-    [("sac_", 13, {1, 2, 3, 4, 5, 9, 12, 13, 14, 15}), ("imp_", 10, {1, 2, 3, 4, 7, 8, 11, 14, 15})],
+    [("sac_", 13, {1, 2, 3, 4, 5, 9, 12, 13, 14, 15}), ("imp_", 18, set(range(1, 16)))],
 )
 def test_list_has_an_experiment_for_every_figure(prefix, experiments, figures):
     lines = [line for line in benchmark("list").stdout.splitlines() if line.startswith(prefix)]
@@ -183,6 +184,9 @@ def test_ticket_experiments_share_the_runs_that_they_have_in_common():
         assert len(runs(name) & runs("imp_rl_bc")) >= 2
         assert runs(name, "small") & runs("imp_rl_bc", "small")
     assert len(runs("imp_sizes") & runs("imp_rl_bc")) == 4  # PPO and behavioural cloning on both tasks
+    for name in ("imp_goggles", "imp_retrain_goggles", "imp_regularisation", "imp_rewind"):
+        assert runs("imp_off_policy") < runs(name) or runs("imp_off_policy") == runs(name)
+    assert runs("imp_goggles_minatar") < runs("imp_minatar")
 
 
 def test_ticket_runs_at_paper_scale_are_those_of_the_scripts_defaults():
@@ -217,6 +221,8 @@ def test_cloning_is_started_for_the_tasks_that_have_an_expert(scale):
         ("imp_sizes", [{"hidden_sizes", "conditions"}]),
         ("imp_retrain", [{"input_mask", "rounds"}]),
         ("imp_retrain_bullet", [{"input_mask", "rounds"}]),
+        ("imp_retrain_goggles", [{"input_mask", "rounds"}]),
+        ("imp_swapped", [{"hidden_sizes"}]),
     ],
 )
 def test_ticket_runs_differ_from_the_default_in_what_the_figure_is_about(name, flags):
@@ -226,7 +232,7 @@ def test_ticket_runs_differ_from_the_default_in_what_the_figure_is_about(name, f
             first = default.setdefault((script, args.env_id), args)
             if args is not first:
                 variants.setdefault((script, args.env_id), []).append(apart(first, args))
-        assert all(key in variants for key in default if key[0] == "ppo_imp")
+        assert all(key in variants for key in default if key[0] == "ppo_imp" and name != "imp_swapped")
         for differences in variants.values():
             assert all(difference in flags for difference in differences)
         for difference in flags:
@@ -237,14 +243,16 @@ def test_rewinding_is_to_shares_of_the_budget_and_bullet_prunes_the_critic():
     shares = {}
     for _, args in ticket_runs("imp_rewind"):
         shares.setdefault(args.env_id, []).append(args.rewind_steps / args.total_timesteps)
-    assert list(shares.values()) == [[0, 0.02, 0.08, 0.8]] * 2
+    assert shares.keys() == {"CartPole-v1", "Acrobot-v1", "MazeGrid-v0"}
+    assert list(shares.values()) == [[0, 0.02, 0.08, 0.8]] * 3
     both, actor = [[a for _, a in ticket_runs("imp_prune_critic") if a.prune == prune] for prune in ("both", "actor")]
     assert [args.env_id for args in both] == [args.env_id for args in actor] and len(both) == 4
     assert all("Bullet" in args.env_id for args in both)
 
 
 def test_inputs_of_the_retrained_are_those_of_a_run_of_the_experiment_before():
-    for name, before in (("imp_retrain", "imp_inputs"), ("imp_retrain_bullet", "imp_inputs_bullet")):
+    pairs = (("imp_retrain", "imp_inputs"), ("imp_retrain_bullet", "imp_inputs_bullet"))
+    for name, before in (*pairs, ("imp_retrain_goggles", "imp_goggles")):
         for scale in SCALES:
             there = {folder(script, args): args for script, args in ticket_runs(before, scale)}
             masked = [args for _, args in ticket_runs(name, scale) if args.input_mask]
@@ -255,6 +263,18 @@ def test_inputs_of_the_retrained_are_those_of_a_run_of_the_experiment_before():
                 assert (runs, tickets) == ("runs", "tickets") and there[run].env_id == args.env_id
                 assert 0 < round_ <= there[run].rounds and 1 in there[run].seeds
                 assert there[run].input_init_scale == (0.1 if name == "imp_retrain" else 1)
+
+
+def test_teachers_are_dense_agents_of_the_experiment_before():
+    for scale in SCALES:
+        there = {folder(script, args): args for script, args in ticket_runs("imp_minatar", scale)}
+        assert [args.network for args in there.values()] == ["mlp", "cnn"] * (len(there) // 2)
+        taught = [args for _, args in ticket_runs("imp_minatar_bc", scale)]
+        files = [Path(args.teacher) for args in taught]
+        assert {file.parts[1] for file in files} == there.keys() and len(files) == len(there)
+        for args, file in zip(taught, files, strict=True):
+            assert file.parts[2:] == ("tickets", "round00_dense_seed1.pt") and 1 in there[file.parts[1]].seeds
+            assert there[file.parts[1]].env_id == args.env_id
 
 
 def test_a_printed_command_runs_as_it_stands(tmp_path):
