@@ -25,7 +25,7 @@
 # ---- Scales ----------------------------------------------------------------------------------------------------------
 
 set_scale() {
-    rounds="" steps="" bullet_steps="" maze_steps="" minatar_steps="" updates=""
+    rounds="" steps="" bullet_steps="" maze_steps="" maze_dqn="" minatar_steps="" updates=""
     case $scale in
         smoke)
             envs="Pendulum-v1" seeds="1"
@@ -34,7 +34,7 @@ set_scale() {
             steps=" --total-timesteps 1280 --eval-interval 1280" updates=" --updates 40 --transitions 400"
             bullet_steps="$steps --conditions ticket"
             learn=" --num-envs 16 --batch-size 64 --learning-starts 128 --hidden-sizes 16 --eval-episodes 2"
-            maze_steps="$steps$learn --conditions ticket" minatar_steps=$maze_steps maze_round=01
+            maze_steps=$steps maze_dqn="$learn --conditions ticket" minatar_steps="$steps$maze_dqn" maze_round=01
             games="Breakout" sizes="16,16"
             ;;
         small)
@@ -42,7 +42,8 @@ set_scale() {
             budget="--total-timesteps 200000"
             classic="CartPole-v1" bullet="HopperBulletEnv-v0" rounds=" --rounds 15"
             bullet_steps=" --total-timesteps 300000 --eval-interval 30000 --conditions ticket"
-            maze_steps=" --total-timesteps 1000000 --eval-interval 50000"
+            maze_steps=" --total-timesteps 500000 --eval-interval 25000"
+            maze_dqn=" --exploration-fraction 0.4 --matmul-precision medium"
             minatar_steps=" --total-timesteps 1000000 --eval-interval 100000 --conditions ticket random_reinit"
             games="Breakout SpaceInvaders" sizes="128,64"
             ;;
@@ -334,7 +335,7 @@ sac_output_layer() { # figure 14 (plot.py sparsity): ERK and uniform, all layers
 
 ppo() { # ENV [--FLAG ...]
     local budget=$steps
-    case $1 in *Bullet*) budget=$bullet_steps ;; MazeGrid*) budget=${steps:-$maze_steps} ;; esac
+    case $1 in *Bullet*) budget=$bullet_steps ;; MazeGrid*) budget=$maze_steps ;; esac
     echo "algos/ppo_imp.py --env-id $* --seeds $seeds$rounds$budget"
 }
 
@@ -346,7 +347,7 @@ bc() { # ENV [--FLAG ...]; nothing where algos/experts/ has no teacher (its READ
 
 dqn() { # ENV [--FLAG ...]
     local budget=$steps
-    case $1 in MazeGrid*) budget=$maze_steps ;; MinAtar*) budget=$minatar_steps ;; esac
+    case $1 in MazeGrid*) budget=$maze_steps$maze_dqn ;; MinAtar*) budget=$minatar_steps ;; esac
     echo "algos/dqn_imp.py --env-id $* --seeds $seeds$rounds$budget"
 }
 

@@ -25,10 +25,11 @@ same results; tasks of gymnasium start new episodes there.
 Hyper-parameters: tables 8 and 11 (``TASKS``). What the paper leaves silent, and what differs:
  1. "Data replay ratio 4" is samples consumed per environment step, as in rlpyt, which the paper used: with batches of
     256 transitions one update for every 64 steps.
- 2. 16 environments of each run; learning starts after 20,000 steps; the target network is copied every 312 updates
-    (rlpyt's default); new transitions get the largest priority so far, and importance weights are divided by the
-    largest in the batch. ReLU networks with hidden layers of 256 and 128 units for MazeGrid and 64 and 64 for
-    Cart-Pole; MinAtar has table 10's 512-256, or with --network cnn 16 kernels of 3 x 3 and 128-64.
+ 2. 64 environments of each run, as 64 steps come between two updates; learning starts after 20,000 steps; the target
+    network is copied every 312 updates (rlpyt's default, as is Adam's epsilon of 0.01 / batch size); new transitions
+    get the largest priority so far, and importance weights are divided by the largest in the batch. ReLU networks with
+    hidden layers of 256 and 128 units for MazeGrid and 64 and 64 for Cart-Pole; MinAtar has table 10's 512-256, or with
+    --network cnn 16 kernels of 3 x 3 and 128-64.
  3. Evaluation every tenth of the budget, 20 episodes at the paper's epsilon of 0.001. Of equal evaluations the later
     counts as the best, as it has trained longer. best_retest, over 100 new episodes, is ours.
  4. Exploration and replay start anew in each round, and so do optimizer and target network.
