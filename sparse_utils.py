@@ -554,6 +554,57 @@ def describe_ticket(masks: Weights, inputs: Sequence[int] | None = None) -> dict
     return row | {f"density_{name.removesuffix('.weight')}": float(mask.mean()) for name, mask in masks.items()}
 
 
+# Early-bird tickets (You et al. 2020; Dimofte 2023): draw a mask now and then, and prune when it no longer changes.
+
+
+def flat_mask(masks: Weights) -> Tensor:
+    """All layers' masks in one row [n]."""
+    return torch.cat([mask.flatten() for mask in masks.values()])
+
+
+def mask_distance(masks: Weights, other: Weights) -> float:
+    """Fraction of the weights at which two networks' masks differ: the normalised Hamming distance (Dimofte 2023,
+    equation 2.5). Two random masks that remove a fraction P each differ at 2P(1 - P)."""
+    different = flat_mask(masks) != flat_mask(other)
+    return int(different.sum()) / different.numel()
+
+
+def overlap_matrix(masks: Sequence[Weights]) -> Tensor:
+    """1 - distance of all pairs of n masks, [n, n] (Dimofte 2023, equation 2.6)."""
+    flat = torch.stack([flat_mask(mask) for mask in masks]).float()
+    both, size = flat @ flat.T, flat.sum(1)  # exact: whole numbers below 2^24
+    return 1 - (size[:, None] + size - 2 * both) / flat.shape[1]
+
+
+class EarlyBird:
+    """Says when masks no longer change. In any script, every few episodes or epochs::
+
+        early_bird = EarlyBird(threshold=0.1)
+        ...
+        masks = prune_ticket(weights, masks_of_ones, fraction)
+        if early_bird.update(masks):
+            apply_masks(weights, masks)
+
+    The newest of ``window`` masks is compared with all older ones: 2 with distances below the threshold are those of
+    Dimofte (2023), and ``EarlyBird(0.1, window=5, strict=False)``, at or below it, those of You et al. (2020). The same
+    threshold is not equally strict for all fractions: random masks differ at 2P(1 - P). ``distance`` is the largest of
+    the last comparison, nan before there are enough masks.
+    """
+
+    def __init__(self, threshold: float = 0.1, window: int = 2, strict: bool = True):
+        self.threshold, self.window, self.strict = threshold, window, strict
+        self.history: list[Masks] = []
+        self.distance = math.nan
+
+    def update(self, masks: Weights) -> bool:
+        """Take a new mask; has the ticket emerged?"""
+        self.history = [*self.history[1 - self.window :], {name: mask.clone() for name, mask in masks.items()}]
+        if len(self.history) < self.window:
+            return False
+        self.distance = max(mask_distance(masks, older) for older in self.history[:-1])
+        return self.distance < self.threshold if self.strict else self.distance <= self.threshold
+
+
 def save_ticket(file: Path, masks: Weights, **contents: Any) -> None:
     """Masks, a bit for each weight, and whatever else belongs to the ticket: tensors and plain Python."""
     packed = {name: torch.from_numpy(np.packbits(mask.cpu().numpy().astype(bool))) for name, mask in masks.items()}

@@ -235,19 +235,21 @@ class Replay:
         """Places [R, B] and what is there: obs and next_obs [R, B, dim], action, reward, terminated and importance
         weights [R, B]. Draw i of B falls in the i-th of B equal parts of the sum of priorities; ``uniform`` [R, B] are
         numbers in [0, 1) that say where."""
-        priority = self.priority.reshape(self.runs, -1)
-        cumulated = priority.cumsum(1, dtype=np.float64)
-        total, batch = cumulated[:, -1:], uniform.shape[1]
-        wanted = (np.arange(batch) + uniform) / batch * total
-        place = np.stack([np.searchsorted(c, w, side="right") for c, w in zip(cumulated, wanted, strict=True)])
-        place = np.minimum(place, priority.shape[1] - 1)
-        run = np.arange(self.runs)[:, None]
-        probability = priority[run, place] / total
-        weight = (probability * (priority > 0).sum(1, keepdims=True)) ** -beta
-        following = (place + self.n_envs) % priority.shape[1]
+        n_draws, run = uniform.shape[1], np.arange(self.runs)[:, None]
+        by_row = self.priority.sum(2, dtype=np.float64).cumsum(1)  # [R, T]
+        total = by_row[:, -1:]
+        wanted = np.minimum((np.arange(n_draws) + uniform) / n_draws * total, np.nextafter(total, 0))
+        t = np.stack([np.searchsorted(c, w, side="right") for c, w in zip(by_row, wanted, strict=True)])
+        within = self.priority[run, t].cumsum(2, dtype=np.float64)  # [R, B, N]
+        wanted -= by_row[run, t] - within[..., -1]
+        wanted = wanted.clip(0, np.nextafter(within[..., -1], 0))  # rounding must not lead to another row
+        env = (within <= wanted[..., None]).sum(2)
+        place = t * self.n_envs + env
+        weight = self.priority[run, t, env] ** -beta  # what else is in it is the same for all, and divided out
+        following = (place + self.n_envs) % (self.rows * self.n_envs)
         flat = {name: getattr(self, name).reshape(self.runs, -1) for name in ("action", "reward", "terminated")}
         batch = {name: values[run, place] for name, values in flat.items()}
-        obs = self.obs.reshape(self.runs, priority.shape[1], -1)
+        obs = self.obs.reshape(self.runs, self.rows * self.n_envs, -1)
         batch |= {"obs": self.unpack(obs[run, place]), "next_obs": self.unpack(obs[run, following])}
         batch["weight"] = (weight / weight.max(1, keepdims=True)).astype(np.float32)
         return place, batch
