@@ -156,6 +156,78 @@ def test_a_run_does_not_depend_on_its_neighbours(finished, tmp_path):
         assert all(torch.equal(value, among["best"][name]) for name, value in alone["best"].items())
 
 
+def test_tickets_are_pruned_nets_at_their_initial_weights(finished):
+    """20% of what is left over all layers, the smallest of the best checkpoint; from round to round."""
+    before = ticket(finished, 0, "dense")
+    first = before["initial"]
+    for round_ in (1, 2):
+        now = ticket(finished, round_, "ticket")
+        masks = su.prune_ticket(before["best"], before["masks"], 0.2)
+        assert all(torch.equal(mask, now["masks"][name]) for name, mask in masks.items())
+        assert all(torch.equal(value, now["initial"][name]) for name, value in first.items())
+        before = now
+    for condition in su.CONDITIONS[1:]:
+        other = ticket(finished, 2, condition)
+        assert sum(int(mask.sum()) for mask in other["masks"].values()) == 72
+        assert not all(torch.equal(value, other["initial"][name]) for name, value in first.items())
+
+
+def test_rewinding_is_to_the_weights_of_that_step(tmp_path):
+    """A round of half the length, with the same exploration in steps, has the same weights at its end."""
+    flags = f"{TINY} --seeds 1 --conditions ticket --priority-beta 1"
+    run(f"{flags} --rounds 1 --rewind-steps 320 --run-dir {tmp_path / 'long'}")
+    run(f"{flags} --rounds 0 --total-timesteps 320 --exploration-fraction 0.4 --run-dir {tmp_path / 'short'}")
+    start, end = ticket(tmp_path / "long", 1, "ticket")["initial"], ticket(tmp_path / "short", 0, "dense")["best"]
+    assert all(torch.equal(value, start[name]) for name, value in end.items())
+
+
+def test_the_target_network_is_a_copy_from_a_while_ago(tmp_path):
+    """144 updates, the last copy after 140 of them; and a copy after each leaves no difference."""
+    for interval, same in ((10, False), (1, True)):
+        flags = f"{TINY} --seeds 1 --rounds 0 --eval-interval 640 --target-interval {interval} --fresh"
+        done = run(f"{flags} --run-dir {tmp_path / 'run'}").variables
+        pairs = zip(done["q"].parameters(), done["q_target"].parameters(), strict=True)
+        assert all(torch.equal(p, target) for p, target in pairs) == same
+
+
+def test_weight_decay_and_dropout_change_what_is_learned(tmp_path):
+    """Decay on weights alone: these become smaller. With dropout other weights result, from the same first ones."""
+    best = {}
+    for name, flags in (("plain", ""), ("decay", "--weight-decay 1"), ("dropout", "--dropout 0.5")):
+        run(f"{TINY} --seeds 1 --rounds 0 {flags} --run-dir {tmp_path / name}")
+        t = ticket(tmp_path / name, 0, "dense")
+        assert all(torch.equal(value, t["initial"][key]) for key, value in best.get("initial", t["initial"]).items())
+        best |= {"initial": t["initial"], name: t["best"]}
+    for key in ("actor.layers.0.weight", "actor.layers.1.weight"):
+        assert best["decay"][key].norm() < 0.9 * best["plain"][key].norm()
+        assert not torch.equal(best["dropout"][key], best["plain"][key])
+
+
+def test_agents_see_only_the_inputs_of_a_ticket(finished, tmp_path):
+    """The ticket's first layer reads some inputs; a run with --input-mask has a network of these alone."""
+    file = next(iter(sorted((finished / "tickets").glob("round02_ticket_seed1.pt"))))
+    t = su.load_ticket(file)
+    t["masks"]["actor.layers.0.weight"][[0, 2]] = 0
+    t["result"] |= su.describe_ticket(t["masks"])
+    masks = t.pop("masks")
+    su.save_ticket(tmp_path / "two.pt", masks, **t)
+    done = run(f"{TINY} --seeds 1 --rounds 0 --input-mask {tmp_path / 'two.pt'} --run-dir {tmp_path / 'run'}")
+    assert "the networks see 2 of 4 inputs" in done.stdout
+    seen = ticket(tmp_path / "run", 0, "dense")
+    assert seen["inputs"] == [1, 3] and seen["masks"]["actor.layers.0.weight"].shape == (2, 8)
+    assert seen["result"]["alive_inputs"] == "1 3"
+    out = run(f"--evaluate {tmp_path / 'run/tickets/round00_dense_seed1.pt'} --eval-episodes 2").stdout
+    assert out.startswith("CartPole-v1, 2 episodes: mean ")
+
+
+def test_a_finished_run_says_so(finished):
+    before = read_csv(finished / "results.csv")
+    flags = f"{TINY} --seeds 1 2 --run-dir {finished}"
+    assert run(flags).stdout == f"{finished} is finished; --fresh would start it over\n"
+    assert "weights in rounds 0 to 2: 112 90 72" in run(f"{flags} --dry-run").stdout
+    assert read_csv(finished / "results.csv") == before
+
+
 class Killed(Exception):
     pass
 
