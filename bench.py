@@ -18,8 +18,9 @@ steps), 4 minibatches, 4 epochs and 64-64 networks for all programs. The Bullet 
 environments in one process that do nothing but step with random actions.
 
 DQN: steps/s of all runs together (act, env, sample, learn) on one thread, on MazeGrid-v0 with 256-128 networks and an
-update with 256 transitions for every 64 steps. CleanRL's script runs as a copy with this network, and without its line
-that fails at the first time limit under gymnasium 1.x; it samples uniformly and has no double Q-learning.
+update with 256 transitions for every 64 steps. CleanRL's script runs as a copy with this network, which takes bytes,
+and without its line that fails at the first time limit under gymnasium 1.x; it samples uniformly and has no double
+Q-learning.
 """
 
 import csv
@@ -251,7 +252,8 @@ def bench_dqn(args: Args) -> None:
             shares[name].append([value / total for value in seconds.values()])
         if args.cleanrl:
             script = Path(f"{args.cleanrl}/cleanrl/dqn.py").read_text()
-            for theirs, ours in (("120", "256"), ("84", "128"), ('infos["final_observation"][idx]', "next_obs[idx]")):
+            changes = {"120": "256", "84": "128", 'infos["final_observation"][idx]': "next_obs[idx]"}
+            for theirs, ours in (changes | {"self.network(x)": "self.network(x.float())"}).items():
                 script = script.replace(theirs, ours)
             with tempfile.NamedTemporaryFile("w", suffix=".py") as copy:
                 copy.write(script)

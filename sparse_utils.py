@@ -592,6 +592,8 @@ class EarlyBird:
     """
 
     def __init__(self, threshold: float = 0.1, window: int = 2, strict: bool = True):
+        if window < 2:
+            raise ValueError(f"window must be at least 2 masks, not {window}")
         self.threshold, self.window, self.strict = threshold, window, strict
         self.history: list[Masks] = []
         self.distance = math.nan

@@ -26,6 +26,7 @@ def documented_flags(name: str) -> dict[str, tuple[str, str]]:
 OWN_WORDS = {
     ("bc_distill", "ppo_imp"): {"env_id", "eval_interval", "eval_episodes", "num_envs", "learning_rate", "dry_run"}
     | {"hidden_sizes", "init", "input_init_scale", "rewind_steps"},
+    ("dqn_earlybird", "ppo_imp"): {"env_id", "threads", "dry_run", "hidden_sizes", "learning_rate"},
     ("dqn_imp", "ppo_imp"): {"env_id", "eval_episodes", "num_envs", "threads", "dry_run", "capture_video"}
     | {"hidden_sizes", "init", "input_init_scale", "input_mask"},
     ("sac_rigl", "ppo_imp"): {"env_id", "total_timesteps", "run_dir", "eval_interval", "eval_episodes", "threads"}

@@ -447,3 +447,79 @@ def test_describe_returns_worked_by_hand():
     assert 0 <= low < 3.5 < high < 100
     assert text == su.describe_returns(np.array([5.0, 0, 1, 2, 100, 3, 4, 6]))
     assert su.describe_returns(np.full(4, 500.0)).endswith("IQM 500.0 (95% interval 500.0 to 500.0)")
+
+
+# ---- Early-bird tickets ----------------------------------------------------------------------------------------------
+
+
+def random_masks(n: int, seed: int = 0, fraction: float = 0.5) -> list[su.Masks]:
+    return [su.prune_ticket(network(seed + i), ones(network()), fraction) for i in range(n)]
+
+
+def test_distance_of_masks_by_hand():
+    one = {"a": torch.tensor([[1.0, 0.0], [1.0, 1.0]]), "b": torch.tensor([[1.0], [0.0]])}
+    other = {"a": torch.tensor([[1.0, 1.0], [0.0, 1.0]]), "b": torch.tensor([[1.0], [1.0]])}
+    assert su.mask_distance(one, other) == su.mask_distance(other, one) == 3 / 6  # equation 2.5
+    assert su.mask_distance(one, one) == 0
+    assert su.flat_mask(one).tolist() == [1, 0, 1, 1, 1, 0]
+
+
+def test_overlap_matrix_against_pairs():
+    masks = random_masks(5, fraction=0.6)
+    expected = [[1 - su.mask_distance(a, b) for b in masks] for a in masks]
+    np.testing.assert_allclose(su.overlap_matrix(masks).numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.4, 0.6, 0.8])
+def test_random_masks_differ_at_2p_1_minus_p(fraction):
+    one, other = ({"a": torch.randn(200, 500, generator=torch.Generator().manual_seed(seed))} for seed in (1, 2))
+    distance = su.mask_distance(*(su.prune_ticket(w, ones(w), fraction) for w in (one, other)))
+    assert distance == pytest.approx(2 * fraction * (1 - fraction), abs=0.005)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    flips=st.lists(st.integers(0, 20), min_size=1, max_size=12),
+    window=st.integers(2, 5),
+    strict=st.booleans(),
+    threshold=st.sampled_from([0.05, 0.1, 0.2, 0.5]),
+)
+def test_early_bird_against_brute_force(flips, window, strict, threshold):
+    """Masks of 20 weights, each a number of flips away from the one before."""
+    generator, mask, seen = torch.Generator().manual_seed(sum(flips)), torch.ones(20), []
+    early_bird = su.EarlyBird(threshold, window, strict)
+    for n in flips:
+        mask = mask.clone()
+        where = torch.randperm(20, generator=generator)[:n]
+        mask[where] = 1 - mask[where]
+        seen.append(mask.tolist())
+        older = seen[-window:-1]
+        differing = [sum(a != b for a, b in zip(mask.tolist(), other, strict=True)) / 20 for other in older]
+        agree = all(d < threshold if strict else d <= threshold for d in differing)
+        assert early_bird.update({"a": mask.view(4, 5)}) == (len(seen) >= window and agree)
+        assert len(seen) < window or early_bird.distance == max(differing)
+
+
+def test_early_bird_on_a_made_up_history():
+    """A distance of exactly the threshold is below it for nobody, and at it for You et al.; the FIFO forgets."""
+    base = torch.zeros(10)
+
+    def mask(*active: int) -> su.Masks:
+        return {"a": base.index_fill(0, torch.tensor(active, dtype=torch.int64), 1.0)}
+
+    history = [mask(0), mask(0, 1), mask(0, 1), mask(0, 1)]
+    strict, at = su.EarlyBird(0.1), su.EarlyBird(0.1, window=3, strict=False)
+    assert [strict.update(m) for m in history] == [False, False, True, True]
+    assert [at.update(m) for m in history] == [False, False, True, True]
+    three = su.EarlyBird(0.1, window=3)
+    assert [three.update(m) for m in history] == [False, False, False, True]  # the first mask is out at the fourth
+    assert math.isnan(su.EarlyBird().distance)
+
+
+def test_early_bird_keeps_no_reference_to_the_masks():
+    early_bird, mask = su.EarlyBird(), torch.ones(10)
+    early_bird.update({"a": mask})
+    mask.zero_()
+    assert not early_bird.update({"a": mask}) and early_bird.distance == 1
+    with pytest.raises(ValueError, match="window"):
+        su.EarlyBird(window=1)
