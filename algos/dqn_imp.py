@@ -613,4 +613,5 @@ if __name__ == "__main__":
         last = [row["best_retest"] for row in results if row["condition"] == condition][-len(args.seeds) :]
         if last:
             print(f"{condition:18} best_retest in its last round: {np.mean(last):.1f} over {len(last)} seeds")
+    print(f"draw what they still see: python plot.py goggles {run_dir}")
     print(f"draw: python plot.py tickets {run_dir}")
