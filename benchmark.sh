@@ -44,7 +44,8 @@ set_scale() {
             bullet_steps=" --total-timesteps 300000 --eval-interval 30000 --conditions ticket"
             maze_steps=" --total-timesteps 500000 --eval-interval 25000"
             maze_dqn=" --exploration-fraction 0.4 --matmul-precision medium"
-            minatar_steps=" --total-timesteps 1000000 --eval-interval 100000 --conditions ticket random_reinit"
+            minatar_steps=" --total-timesteps 500000 --eval-interval 50000 --conditions ticket random_reinit"
+            minatar_steps="$minatar_steps --matmul-precision medium"
             games="Breakout SpaceInvaders" sizes="128,64"
             ;;
         paper)
