@@ -26,6 +26,7 @@
 
 set_scale() {
     rounds="" steps="" bullet_steps="" maze_steps="" maze_dqn="" minatar_steps="" updates=""
+    repetitions=""
     case $scale in
         smoke)
             envs="Pendulum-v1" seeds="1"
@@ -36,6 +37,7 @@ set_scale() {
             learn=" --num-envs 16 --batch-size 64 --learning-starts 128 --hidden-sizes 16 --eval-episodes 2"
             maze_steps=$steps maze_dqn="$learn --conditions ticket" minatar_steps="$steps$maze_dqn" maze_round=01
             games="Breakout" sizes="16,16"
+            repetitions=" --repetitions 1 --prune-fractions 0.6 --prune-episodes 5 --max-episodes 20 --test-episodes 5"
             ;;
         small)
             envs="HalfCheetah-v5" seeds="1 2 3"
@@ -47,6 +49,7 @@ set_scale() {
             minatar_steps=" --total-timesteps 500000 --eval-interval 50000 --conditions ticket random_reinit"
             minatar_steps="$minatar_steps --matmul-precision medium"
             games="Breakout SpaceInvaders" sizes="128,64"
+            repetitions=" --repetitions 3"
             ;;
         paper)
             envs="HalfCheetah-v5 Hopper-v5 Walker2d-v5 Ant-v5 Humanoid-v5" seeds="1 2 3 4 5 6 7 8 9 10"
@@ -575,6 +578,31 @@ imp_prune_critic() { # figure 15 (plot.py tickets): prune actor and critic, or t
     done
 }
 
+# ---- Early-bird tickets (Dimofte 2023) -------------------------------------------------------------------------------
+# All repetitions, fractions and pruning episodes of a command train together. At paper scale these are the defaults.
+
+eb() { # EXPERIMENT
+    for env in CartPole-v0 Acrobot-v1; do
+        echo "algos/dqn_earlybird.py --experiment $1 --env-id $env$repetitions"
+    done
+}
+
+eb_similarity() { # figure 3.3 (plot.py earlybird): how similar masks are over training
+    eb similarity
+}
+
+eb_retrain() { # figures 3.4, 3.5 (plot.py earlybird): pruned early, then trained from the initial weights
+    eb retrain
+}
+
+eb_finetune() { # figures 3.6, 3.7 (plot.py earlybird): pruned early, then trained on
+    eb finetune
+}
+
+eb_exploit() { # figure 3.8 (plot.py earlybird): EB Exploit, which decides itself when to prune
+    eb exploit
+}
+
 # ---- From here on nothing needs a change for a new experiment --------------------------------------------------------
 
 fail() {
@@ -641,7 +669,7 @@ collect() { # book the runs that have ended
         fi
         if [ "$status" -eq 0 ]; then # the run's folder, as seen from runs/, from the last of the lines that have it
             sed -n -e 's/ is finished; --fresh .*//p' -e 's/^final score.*(\(.*\))$/\1/p' \
-                -e 's/^draw: python plot\.py tickets //p' "$log" |
+                -e 's/^draw: python plot\.py [a-z]* //p' "$log" |
                 tail -n 1 | sed -e 's/^runs\///' -e t -e 's/^[^/]/..\/&/' >> "$folders"
         fi
         results="$results$result"$'\n'

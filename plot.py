@@ -8,6 +8,7 @@
     python plot.py tickets runs/CartPole-v1__*                      # lottery tickets: return against weights left
     python plot.py inputs runs/CartPole-v1__ppo_imp__*              # which inputs and layers are pruned first
     python plot.py goggles runs/MazeGrid-v0__dqn_imp__* --rounds 0 5 10    # what the pruned agents still see
+    python plot.py earlybird runs/*__dqn_earlybird__*               # early-bird tickets: all experiments and tasks
 
 RUN is a run folder, a folder of run folders, a pattern in quotes, or a list that benchmark.sh wrote. Runs that differ
 in nothing but their seed are one variant, named by its method, its sparsity and those flags in which the runs of its
@@ -28,6 +29,24 @@ is dead: no weight is left for it in any seed, or --input-mask hides it. Of conv
 of the first layer's kernels, not pixels. The table counts what is alive; for MazeGrid-v0 it tells "possible" pixels,
 such as the cells that an enemy can reach, from "impossible" ones, which are always 0.
 
+Kind earlybird draws finished runs of dqn_earlybird.py, as means over repetitions, and saves a picture for each
+experiment that is there as figures/earlybird_{picture}.png, or as --out with _{picture} after its name:
+    similarity  how much the masks of any two episodes overlap (figure 3.3 of Dimofte 2023). The csv has mean overlaps
+                of pairs; the matrices are in the run's similarity.npz
+    pruned      test return and training length against the episode of pruning, a column for each of retrain and
+                finetune, with the dense agent and each fraction's winning tickets (3.4 and 3.7)
+    compared    the same with a column for each fraction, in which retrain and finetune are two lines (3.5 and 3.6)
+    exploit     EB Exploit's test return, and its episodes of search and of fine-tuning (3.8)
+
+A run that did not reach early stopping counts with the most episodes that it may have, as "not stopped". The line of
+exploration is where the dense agents' epsilon gets to its floor. What was pruned early is an early-bird ticket if the
+four conditions of section 3.4 hold for the means, and of EB Exploit the first two; the table has the numbers of those
+that do not. Where no run reached early stopping, 2 and 3 do not hold.
+    1  a test return similar to the dense agent's, or higher: at most 5% of its absolute value lower
+    2  as many episodes as the dense agent or fewer: at most 10% more. EB Exploit's search counts, too
+    3  both of these beside the winning ticket of the same fraction
+    4  pruned earlier than the winning ticket, which is where dense agents stop early
+
 Writes figures/{kind}.png, or --out, and beside it the .csv of what was drawn.
 """
 
@@ -39,10 +58,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
+from itertools import cycle, product, zip_longest
 from pathlib import Path
 from textwrap import fill
 from typing import Annotated, Any, Literal
+from zipfile import BadZipFile
 
 import matplotlib
 
@@ -71,20 +91,25 @@ TICKET_KINDS = ("tickets", "inputs", "goggles")
 SCRIPTS = {"ppo_imp": "PPO", "dqn_imp": "DQN", "bc_distill": "behavioural cloning"}
 CONDITIONS = {"ticket": "#D55E00", "mask_permuted": "#009E73", "permuted_permuted": "#0072B2"}
 CONDITIONS |= {"random_reinit": "#E69F00"}
+EXPERIMENTS = {"retrain": "#E69F00", "finetune": "#CC79A7"}  # of dqn_earlybird.py, in the paper's colours
 LEVELS = (100, 41, 17, 11, 5, 1)  # % of weights remaining, the columns of the table: every fourth round or so
 
 
 @dataclass
 class Args:
-    kind: Annotated[Literal["curves", "sparsity", "iqm", "flag", "tickets", "inputs", "goggles"], tyro.conf.Positional]
+    kind: Annotated[
+        Literal["curves", "sparsity", "iqm", "flag", "tickets", "inputs", "goggles", "earlybird"],
+        tyro.conf.Positional,
+    ]
     """which picture"""
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
     """run folders, folders of run folders, patterns, or lists written by benchmark.sh"""
     column: str = ""
-    """column of results.csv; default best_retest for kinds tickets, inputs and goggles, return_mean for the others"""
+    """column of results.csv; default best_retest for kinds tickets, inputs and goggles, return_mean for the others;
+    not for kind earlybird"""
     statistic: Literal["iqm", "mean", "mean_std"] | None = None
     """interquartile mean or mean over seeds with intervals, or mean and one standard deviation; default mean_std for
-    kind tickets, as in the paper, iqm for the others"""
+    kind tickets, as in the paper, mean for kind earlybird, iqm for the others"""
     flag: str = ""
     """with kind flag: the flag on the x axis, such as actor_share"""
     condition: str = "ticket"
@@ -96,11 +121,12 @@ class Args:
     where: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """only runs with FLAG=VALUE or FLAG=VALUE,VALUE; may be given many times"""
     out: Path | None = None
-    """the picture; default figures/{kind}.png"""
+    """the picture; default figures/{kind}.png; with kind earlybird the pictures' names begin so"""
 
     def __post_init__(self):
-        self.column = self.column or ("best_retest" if self.kind in TICKET_KINDS else "return_mean")
-        self.statistic = self.statistic or ("mean_std" if self.kind == "tickets" else "iqm")
+        if self.kind != "earlybird":
+            self.column = self.column or ("best_retest" if self.kind in TICKET_KINDS else "return_mean")
+        self.statistic = self.statistic or {"tickets": "mean_std", "earlybird": "mean"}.get(self.kind, "iqm")
 
 
 # ---- Runs ------------------------------------------------------------------------------------------------------------
@@ -109,15 +135,20 @@ class Args:
 @dataclass
 class Run:
     """A run folder: all arguments, and results.csv by columns. In that of a ticket script many runs lie together,
-    with a row for each of them and each round."""
+    with a row for each of them and each round; in that of dqn_earlybird.py with a row for each that is done."""
 
     folder: Path
     args: dict[str, Any]
     columns: dict[str, np.ndarray]
-    conditions: list[str]  # of each row; empty if this is not the folder of a ticket script
+    conditions: list[str]  # of each row, or its kind of run; empty if not the folder of one of these scripts
 
     @property
     def finished(self) -> bool:
+        if "experiment" in self.args:  # of dqn_earlybird.py
+            fractions, episodes = len(self.args["prune_fractions"]), len(self.args["prune_episodes"])
+            planned = {"similarity": fractions, "exploit": 1 + fractions}  # rows of a repetition
+            rows = planned.get(self.args["experiment"], 1 + fractions * (1 + episodes))
+            return len(self.conditions) >= rows * self.args["repetitions"]
         return self.columns["step"][-1] >= self.args["total_timesteps"]
 
     def final(self, column: str) -> float:
@@ -151,12 +182,14 @@ def read_run(folder: Path, kind: str = "curves") -> Run | None:
             return None
         with (folder / "results.csv").open(newline="") as stream:
             rows = list(csv.DictReader(stream))
-        conditions = [row.pop("condition") for row in rows if "condition" in row]
-        if bool(conditions) != (kind in TICKET_KINDS):
+        mark = next((name for name in ("condition", "kind") if name in rows[0]), "")
+        conditions = [row.pop(mark) for row in rows if mark]
+        if mark != ("condition" if kind in TICKET_KINDS else "kind" if kind == "earlybird" else ""):
             print(f"{folder} is a run of {args['script']}.py, which kind {kind} does not draw: left out")
             return None
         names = [name for name in rows[0] if name != "alive_inputs"]  # which is text; the tickets tell the same
-        columns = {name: np.array([float(row[name]) for row in rows]) for name in names}
+        cells = {name: [row[name] for row in rows] for name in names}
+        columns = {name: np.array([math.nan if x == "" else float(x) for x in cells[name]]) for name in names}
     except (KeyError, IndexError, TypeError, ValueError) as error:
         su.fail(f"cannot read {folder} as a run folder: {type(error).__name__} {error}")
     return Run(folder, args, columns, conditions)
@@ -995,6 +1028,281 @@ def goggles_table(history: Goggles, args: Args) -> str:
     return f"{history.title}\n\n{markdown(lines)}"
 
 
+# ---- Early-bird tickets ----------------------------------------------------------------------------------------------
+
+
+Cells = dict[tuple[str, float, int], dict[int, dict[str, float]]]
+REFERENCES = ("dense", "winning_ticket")
+# The tables: column of the csv -> title. What results.csv has under that name is shown with an interval.
+HEAD, TAIL = {"task": "task", "what": "what", "fraction": "pruned"}, {"censored": "not stopped"}
+TAIL |= {"early_bird": "early-bird ticket?"}
+OVERLAPS = {"explore": "within exploration", "exploit": "within exploitation", "across": "across the two"}
+EARLYBIRD_TABLES = {
+    "similarity": {"task": "task", "fraction": "pruned", "seeds": "seeds", "exploration_end": "exploration ends"}
+    | {f"overlap_{key}": f"overlap {text}" for key, text in OVERLAPS.items()}
+    | {f"distance_{key}_relative": f"distance / that of random masks, {text}" for key, text in OVERLAPS.items()},
+    "exploit": HEAD
+    | {"test_mean": "test return", "search_episodes": "search episodes", "episodes": "fine-tune episodes"}
+    | {"total_episodes": "together", "distance_relative": "distance / that of random masks"}
+    | TAIL,
+    "pruned": HEAD
+    | {"prune_at": "at episode", "test_mean": "test return", "episodes": "episodes after pruning"}
+    | TAIL,
+}
+
+
+def read_cells(runs: list[Run]) -> Cells:
+    """(what, fraction, episode of pruning) -> seed -> row. What it is is the kind of run or, if it was pruned early,
+    the experiment. A seed counts once: retrain and finetune have the same dense agents and winning tickets."""
+    cells: Cells = {}
+    for run in runs:
+        for i, kind in enumerate(run.conditions):
+            row = {column: float(values[i]) for column, values in run.columns.items()}
+            what = run.args["experiment"] if kind == "early_bird" else kind
+            cells.setdefault((what, row["fraction"], int(row["prune_at"])), {}).setdefault(int(row["seed"]), row)
+    order = [*REFERENCES, *EXPERIMENTS, "exploit", "similarity"]
+    return dict(sorted(cells.items(), key=lambda item: (order.index(item[0][0]), *item[0][1:])))
+
+
+def exploration_end(args: dict[str, Any], cells: Cells) -> float:
+    """The episode in which the epsilon of dense agents gets to its floor; nan if that is not known. Where epsilon
+    decays per step and the script did not note it, the mean steps before each episode of pruning tell about when."""
+    rows = [row for cell in cells.values() for row in cell.values()]
+    if "explored_at" in rows[0]:
+        noted = [row["explored_at"] for row in rows if row["explored_at"] >= 0]
+        return float(np.mean(noted)) if noted else math.nan
+    with suppress(ValueError, ZeroDivisionError):  # it never gets there
+        decays = math.ceil(math.log(args["end_e"] / args["start_e"]) / math.log(args["epsilon_decay"]))
+        if args["epsilon_decay_unit"] == "episode":
+            return decays
+        episodes = [0, *sorted({row["prune_at"] for row in rows if row["prune_at"]})]
+        steps = [np.mean([row["search_steps"] for row in rows if row["prune_at"] == at]) for at in episodes[1:]]
+        return float(np.interp(decays, [0, *steps], episodes, right=math.nan))
+    return math.nan
+
+
+def is_similar(row: dict[str, Any], reference: dict[str, Any], length: str = "episodes") -> tuple[bool, bool]:
+    """Whether test return and training length are similar to those of a reference, or better. Where no run reached
+    early stopping the length is not, whatever the reference did."""
+    lowest = reference["test_mean"] - 0.05 * abs(reference["test_mean"])
+    stops = row["censored"] < row["seeds"]
+    return row["test_mean"] >= lowest, stops and row[length] <= 1.1 * reference[length]
+
+
+def earlybird_rows(runs: list[Run], kind: str, args: Args) -> list[dict[str, Any]]:
+    """Of each cell the statistic of what is tabled, over the seeds that have a value, and whether it is a ticket."""
+    rows: list[dict[str, Any]] = []
+    keys = {"fraction", "prune_at", "censored"}
+    columns = [column for column in EARLYBIRD_TABLES[kind] if column in runs[0].columns and column not in keys]
+    for (env, variant), members in group(runs, "experiment").items():
+        cells, references = read_cells(members), {}
+        shared = {"task": ", ".join([env, *variant.split(", ")[1:]])}  # without the script, the same for all
+        shared["exploration_end"] = exploration_end(members[0].args, cells)
+        for (what, fraction, prune_at), cell in cells.items():
+            row = shared | {"what": what, "fraction": fraction, "prune_at": prune_at, "seeds": len(cell)}
+            row["censored"] = sum(int(of_seed["censored"]) for of_seed in cell.values())
+            for column in columns:
+                values = np.array([of_seed[column] for of_seed in cell.values()])
+                values = values[~np.isnan(values)]
+                estimates = estimate([values], args.statistic) if len(values) else np.full(3, math.nan)
+                row |= dict(zip((column, f"{column}_low", f"{column}_high"), estimates.tolist(), strict=True))
+            rows.append(row)
+            holds: list[bool] = []  # the conditions for an early-bird ticket
+            if what in REFERENCES:
+                references[fraction] = row  # the dense agent has fraction 0
+                row["prune_at"] = float(np.mean([of_seed["search_episodes"] for of_seed in cell.values()]))
+            elif what == "exploit":
+                holds += is_similar(row, references[0], "total_episodes")
+            elif what in EXPERIMENTS:
+                holds += is_similar(row, references[0])
+                holds += [all(is_similar(row, references[fraction]))]
+                holds += [prune_at < references[fraction]["prune_at"]]
+            missing = ", ".join(f"{i}" for i, it_does in enumerate(holds, start=1) if not it_does)
+            row["early_bird"] = f"no: {missing}" if missing else "yes" * bool(holds)
+    return rows
+
+
+def earlybird_table(rows: list[dict[str, Any]], kind: str, args: Args) -> str:
+    spread = STATISTIC_NAMES[args.statistic] + " [95% interval]" * (args.statistic != "mean_std")
+    titles = dict(EARLYBIRD_TABLES[kind])
+    first = next(column for column in titles if f"{column}_low" in rows[0])
+    titles[first] += f", {spread}"
+
+    def text(row: dict[str, Any], column: str) -> str:
+        if column == "censored":
+            return f"{row['censored']} of {row['seeds']}"
+        if f"{column}_low" in row:
+            return interval_text(dict(zip(("value", "low", "high"), ends(row, column), strict=True)), args.statistic)
+        return number(row[column]) if not isinstance(row[column], str) else row[column].replace("_", " ") or "–"
+
+    return markdown([list(titles.values()), *([text(row, column) for column in titles] for row in rows)])
+
+
+def ends(row: dict[str, Any], column: str) -> tuple[float, float, float]:
+    """Value, low and high."""
+    return row[column], row[f"{column}_low"], row[f"{column}_high"]
+
+
+def similarity(runs: list[Run], rows: list[dict[str, Any]]) -> plt.Figure:
+    """The overlap of the masks of any two episodes: a line of images for each task, with one for each fraction."""
+    images = {}
+    explored = {row["task"]: row["exploration_end"] for row in rows}
+    for task, members in zip(explored, group(runs, "experiment").values(), strict=True):
+        if len(members) > 1:
+            folders = " and ".join(str(run.folder) for run in members)
+            su.fail(f"{folders} differ in nothing but the seed: choose with --where seed={members[0].args['seed']}")
+        try:
+            with np.load(members[0].folder / "similarity.npz") as file:
+                overlap, episodes = file["overlap"], file["episodes"]
+        except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+            su.fail(f"cannot read {members[0].folder}/similarity.npz: {type(error).__name__} {error}")
+        for fraction, matrix in zip(members[0].args["prune_fractions"], overlap, strict=True):
+            images[task, fraction] = episodes, matrix
+    tasks, fractions = (sorted(set(keys)) for keys in zip(*images, strict=True))
+    size = (1.3 + 2.5 * len(fractions), 0.4 + 2.9 * len(tasks))
+    figure, axes = plt.subplots(len(tasks), len(fractions), figsize=size, squeeze=False, layout="constrained")
+    lowest = math.floor(20 * min(matrix.min() for _, matrix in images.values())) / 20
+    for (task, fraction), ax in zip(product(tasks, fractions), axes.flat, strict=True):
+        if (task, fraction) not in images:
+            ax.remove()
+            continue
+        episodes, matrix = images[task, fraction]
+        around = episodes[0] / 2, episodes[-1] + episodes[0] / 2  # the first mask is drawn after one window
+        image = ax.imshow(matrix, vmin=lowest, vmax=1, extent=(*around, *around[::-1]), interpolation="nearest")
+        for line in (ax.axvline, ax.axhline):
+            handle = line(explored[task], color="red", linestyle="--", linewidth=0.8)
+        random = 1 - 2 * fraction * (1 - fraction)
+        title = fill(task, 34, break_on_hyphens=False)
+        ax.set_title(f"{title}\n{percent(fraction)}% pruned (random masks: {random:.2f})", fontsize=9)
+        ax.set_xlabel("episode", fontsize=9)
+        ax.set_ylabel("episode" if fraction == fractions[0] else "", fontsize=9)
+        ax.tick_params(labelsize=8)
+    bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=40)
+    bar.set_label("overlap of two masks", fontsize=9)
+    figure.legend([handle], ["end of exploration"], loc="outside lower center", frameon=False, fontsize=8)
+    return figure
+
+
+def pruned(rows: list[dict[str, Any]], by: str) -> plt.Figure:
+    """Test return and, below it, episodes against the episode of pruning, for each task. ``by`` is what has a column:
+    "what", each experiment, with a line for each fraction, or "fraction", with a line for each experiment."""
+    early = [row for row in rows if row["what"] in EXPERIMENTS]
+    fractions = sorted({row["fraction"] for row in early})
+    experiments = [name for name in EXPERIMENTS if any(row["what"] == name for row in early)]
+    over, columns, lines = ("fraction", experiments, fractions) if by == "what" else ("what", fractions, experiments)
+    names = {name: name for name in experiments} | {f: f"{percent(f)}% pruned" for f in fractions}
+    colours = EXPERIMENTS | dict(zip(fractions, cycle([*COLOURS.values(), *OTHER_COLOURS][1:]), strict=False))
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    size = (2.2 + (3.9 if by == "what" else 2.7) * len(columns), 5.2 * len(tasks))
+    layout = {"sharex": True, "sharey": "row", "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(2 * len(tasks), len(columns), figsize=size, **layout)
+    panels = product(tasks, ("test_mean", "episodes"), columns)
+    for (task, value, column), ax in zip(panels, axes.flat, strict=True):
+        of_task = [row for row in rows if row["task"] == task]
+        here = [row for row in of_task if row["what"] in EXPERIMENTS and row[by] == column]
+        for row in of_task:
+            if row["what"] == "dense":
+                draw_reference(ax, ends(row, value), {"color": COLOURS["dense"]}, "dense")
+            elif row["what"] == "winning_ticket" and by == "what":  # without intervals: these are many lines
+                ax.axhline(row[value], color=colours[row["fraction"]], linewidth=1.2, linestyle="--")
+                ax.plot([], "--", color="0.5", label="winning ticket, in\nits fraction's colour")
+            elif row["what"] == "winning_ticket" and row["fraction"] == column:
+                draw_reference(ax, ends(row, value), {"color": COLOURS["small"]}, "winning ticket")
+        for i, line in enumerate(lines):
+            points = [row for row in here if row[over] == line]
+            style = {"color": colours[line], "marker": MARKERS[i % len(MARKERS)]}
+            if points:
+                estimates = np.array([ends(row, value) for row in points]).T
+                draw(ax, [row["prune_at"] for row in points], estimates, style, names[line])
+            for row in points:
+                if row["censored"]:
+                    ax.plot(row["prune_at"], row[value], markersize=5, markerfacecolor="white", **style)
+        ax.plot([], "o", color="0.5", markerfacecolor="white", label="hollow: some runs\nwere not stopped")
+        explored = of_task[0]["exploration_end"]
+        ax.axvline(explored, color="0.5", linestyle=":", label="end of exploration\nbefore pruning")
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        if value == "test_mean":
+            ax.set_title(fill(f"{task}, {names[column]}", 34, break_on_hyphens=False), fontsize=10)
+        else:
+            ax.set_xlabel("episode of pruning")
+        if column == columns[0]:
+            ax.set_ylabel({"test_mean": "test return", "episodes": "episodes after pruning"}[value])
+    tidy(figure)
+    return figure
+
+
+def exploit(rows: list[dict[str, Any]]) -> plt.Figure:
+    """EB Exploit's test return and, below it, episodes of search and fine-tuning, beside those of the dense agent."""
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    layout = {"sharex": "col", "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(2, len(tasks), figsize=(2 + 3.4 * len(tasks), 5), **layout)
+    for task, (top, bottom) in zip(tasks, axes.T, strict=True):
+        of_task = [row for row in rows if row["task"] == task]
+        for x, row in enumerate(of_task):
+            is_dense, search = row["what"] == "dense", row["search_episodes"]
+            colour = COLOURS["dense"] if is_dense else EXPERIMENTS["finetune"]
+            top.vlines(x, *ends(row, "test_mean")[1:], color=colour)
+            top.plot(x, row["test_mean"], "o", color=colour)
+            bottom.bar(x, search, color=COLOURS["small"], label="search")
+            bottom.bar(x, row["episodes"], bottom=search, color=colour, label="dense" if is_dense else "fine-tune")
+            bottom.vlines(x, *ends(row, "total_episodes")[1:], color="0.5")
+            if row["censored"]:
+                text = f"{row['censored']} of {row['seeds']}\nnot stopped"
+                above = x, np.nanmax(ends(row, "total_episodes"))
+                bottom.annotate(text, above, (0, 2), textcoords="offset points", ha="center", fontsize=7)
+        names = [f"{percent(row['fraction'])}%" if row["fraction"] else "dense" for row in of_task]
+        bottom.set_xticks(range(len(names)), names)
+        bottom.set_xlabel("weights pruned")
+        bottom.margins(y=0.15)  # for the text above the bars
+        top.set_title(fill(task, 42, break_on_hyphens=False), fontsize=10)
+    axes[0, 0].set_ylabel("test return")
+    axes[1, 0].set_ylabel("episodes")
+    tidy(figure)
+    return figure
+
+
+def tidy(figure: plt.Figure) -> None:
+    """A grid in all panels, and one legend."""
+    handles: dict[str, Any] = {}
+    for ax in figure.axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25)
+        ax.set_axisbelow(True)
+        handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="outside right upper", frameon=False, fontsize=8)
+
+
+def earlybird(runs: list[Run], args: Args) -> dict[str, tuple[plt.Figure, list[dict[str, Any]], str]]:
+    """The pictures that can be drawn of these runs, with the rows of their csv and their table."""
+    drawn = {}
+    for kind in EARLYBIRD_TABLES:
+        members = [run for run in runs if run.args["experiment"] in (EXPERIMENTS if kind == "pruned" else [kind])]
+        if not members:
+            continue
+        rows = earlybird_rows(members, kind, args)
+        text = earlybird_table(rows, kind, args)
+        if kind == "similarity":
+            drawn[kind] = similarity(members, rows), rows, text
+        elif kind == "exploit":
+            drawn[kind] = exploit(rows), rows, text
+        else:
+            drawn |= {"compared": (pruned(rows, "fraction"), rows, ""), kind: (pruned(rows, "what"), rows, text)}
+    return drawn
+
+
+def save(out: Path, figure: plt.Figure, rows: list[dict[str, Any]], text: str) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=150)
+        su.write_csv(out.with_suffix(".csv"), rows)
+    except (OSError, ValueError) as error:  # ValueError: a kind of picture that matplotlib does not write
+        su.fail(f"cannot write {out}: {error}")
+    print(f"{out} and {out.with_suffix('.csv')}\n\n{text}")
+
+
 if __name__ == "__main__":
     args = tyro.cli(Args, description=__doc__)
     if (args.kind == "flag") != bool(args.flag):
@@ -1004,13 +1312,20 @@ if __name__ == "__main__":
     if args.kind != "goggles" and (args.rounds or args.seed is not None):
         su.fail("--rounds and --seed choose what kind goggles draws, and no other")
     out = args.out or Path(f"figures/{args.kind}.png")
+    if args.kind == "earlybird" and args.column:
+        su.fail("kind earlybird draws test_mean and episodes: leave out --column")
     columns = ["step", args.column] + ["parameters"] * (args.kind in ("sparsity", "flag"))
+    columns = ["test_mean", "episodes"] if args.kind == "earlybird" else columns
     runs = find_runs(args, [args.column] if args.kind in TICKET_KINDS else columns)
     drawn = runs if args.kind in ("curves", *TICKET_KINDS) else [run for run in runs if run.finished]
     if len(drawn) < len(runs):
         print(f"{len(runs) - len(drawn)} of {len(runs)} runs are left out, as they are unfinished")
     if not drawn:
-        su.fail("no run is finished; kind curves draws unfinished ones, too")
+        su.fail("no run is finished" + "; kind curves draws unfinished ones, too" * (args.kind != "earlybird"))
+    if args.kind == "earlybird":
+        for name, picture in earlybird(drawn, args).items():
+            save(out.with_stem(f"{out.stem}_{name}"), *picture)
+        raise SystemExit(0)
     if args.kind == "flag":
         args.flag = args.flag.replace("-", "_")
         drawn = swept_runs(drawn, args.flag)
@@ -1025,12 +1340,6 @@ if __name__ == "__main__":
     if args.kind not in ("iqm", "inputs", "goggles"):
         figure.supylabel(f"{args.column} ({STATISTIC_NAMES[args.statistic]})", fontsize=10)
         add_legend(figure, rows, "condition" if args.kind == "tickets" else "variant")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=150)
-        su.write_csv(out.with_suffix(".csv"), rows)
-    except (OSError, ValueError) as error:  # ValueError: a kind of picture that matplotlib does not write
-        su.fail(f"cannot write {out}: {error}")
     make_table = {"tickets": ticket_table, "inputs": input_table, "goggles": goggles_table}.get(args.kind, table)
     text = make_table(rows if args.kind == "tickets" else drawn, args)
-    print(f"{out} and {out.with_suffix('.csv')}\n\n{text}")
+    save(out, figure, rows, text)

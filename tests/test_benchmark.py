@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import bc_distill
+import dqn_earlybird
 import dqn_imp
 import ppo_imp
 import pytest
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="benchmark.
 ROOT = Path(__file__).resolve().parent.parent
 SCALES = ("smoke", "small", "paper")
 SCRIPTS = {"sac_rigl": sac_rigl, "ppo_imp": ppo_imp, "bc_distill": bc_distill, "dqn_imp": dqn_imp}
+SCRIPTS |= {"dqn_earlybird": dqn_earlybird}
 SPACES = {  # dimensions of observations and actions
     "HalfCheetah-v5": (17, 6),
     "Hopper-v5": (11, 3),
@@ -103,12 +105,12 @@ def apart(first, second):
 
 @pytest.mark.parametrize(
     ("prefix", "experiments", "figures"),
-    [("sac_", 13, {1, 2, 3, 4, 5, 9, 12, 13, 14, 15}), ("imp_", 18, set(range(1, 16)))],
+    [("sac_", 13, {1, 2, 3, 4, 5, 9, 12, 13, 14, 15}), ("imp_", 18, set(range(1, 16))), ("eb_", 4, {3, 4, 5, 6, 7, 8})],
 )
 def test_list_has_an_experiment_for_every_figure(prefix, experiments, figures):
     lines = [line for line in benchmark("list").stdout.splitlines() if line.startswith(prefix)]
     assert len(lines) == experiments
-    texts = re.findall(r"figures? ([\d, ]+)", "\n".join(lines))
+    texts = re.findall(r"figures? ([\d., ]+)", "\n".join(lines).replace("3.", ""))  # Dimofte's are 3.3 to 3.8
     assert {int(n) for text in texts for n in re.findall(r"\d+", text)} == figures
 
 

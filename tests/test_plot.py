@@ -640,6 +640,215 @@ def test_goggles_errors_are_one_line_and_status_2(make_tickets, fails):
     assert "tickets/round00_dense_seed1.pt as a ticket" in fails("goggles", "gone")
 
 
+# ---- Early-bird tickets ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_earlybird(tmp_path, monkeypatch):
+    """Writes the run folder of dqn_earlybird.py. ``scores`` has test returns and episodes of all seeds by (kind,
+    fraction, episode of pruning); 120 episodes are too many, and a base's episode has 100 steps."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(experiment, scores, folder="", search=lambda _kind, at: at, leave_out=0, **args):
+        path = Path(folder or f"runs/{experiment}")
+        path.mkdir(parents=True)
+        fractions = sorted({fraction for _, fraction, _ in scores if fraction})
+        args = {"fractions": fractions, "episodes": sorted({at for *_, at in scores if at})} | args
+        args = {f"prune_{name}" if name in ("fractions", "episodes") else name: x for name, x in args.items()}
+        args = {"experiment": experiment, "env_id": "CartPole-v0", "seed": 1, "repetitions": 3, "start_e": 1.0} | args
+        args = {"end_e": 0.01, "epsilon_decay": 0.95, "epsilon_decay_unit": "episode"} | args
+        (path / "config.json").write_text(json.dumps({"args": args, "command": ["algos/dqn_earlybird.py"]}))
+        rows = []
+        for (kind, fraction, at), values in scores.items():
+            for seed, (score, length, *more) in enumerate(values, start=args["seed"]):
+                row = {"run": len(rows), "kind": kind, "seed": seed, "fraction": fraction, "prune_at": at}
+                row |= {"search_episodes": search(kind, at), "search_steps": 100 * search(kind, at)}
+                row |= {"episodes": min(length, 120), "censored": int(length >= 120), "test_mean": score}
+                row["total_episodes"] = row["search_episodes"] + row["episodes"]
+                row["distance_relative"] = 0.1 * seed if kind == "exploit" else ""
+                rows.append(row | (more[0] if more else {}))
+        su.write_csv(path / "results.csv", rows[: len(rows) - leave_out])
+        return path
+
+    return make
+
+
+@pytest.fixture
+def draw_earlybird(monkeypatch, capsys):
+    """Runs plot.py earlybird; returns the rows of each picture's csv, and what it printed."""
+
+    def run(*arguments, out="figures/earlybird"):
+        monkeypatch.setattr(sys, "argv", ["plot.py", "earlybird", *arguments])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / "plot.py"), run_name="__main__")
+        assert not end.value.code
+        plot.plt.close("all")
+        rows = {}
+        for file in Path().glob(f"{out}_*.csv"):
+            assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+            with file.open(newline="") as stream:
+                there = [{name: as_number(text) for name, text in row.items()} for row in csv.DictReader(stream)]
+            rows[file.stem.removeprefix(f"{Path(out).name}_")] = there
+        return rows, capsys.readouterr().out
+
+    return run
+
+
+# Three seeds each: test return and episodes. The dense agents have means 180 and 80.
+PRUNED = {("dense", 0.0, 0): [(160, 60), (180, 80), (200, 100)]}
+PRUNED |= {("winning_ticket", f, 0): [(190, 70), (190, 80), (190, 90)] for f in (0.2, 0.8)}
+PRUNED |= {("early_bird", 0.2, 50): [(181, 80), (181, 85), (181, 90)]}  # 190 - 5% and 80 + 10% are 180.5 and 88
+PRUNED |= {("early_bird", 0.8, 50): [(180, 80), (180, 85), (180, 90)]}  # not as good as the winning ticket
+PRUNED |= {("early_bird", 0.2, 5): [(170, 30), (190, 130), (100, 200)]}
+PRUNED |= {("early_bird", 0.8, 5): [(200, 120), (200, 121), (200, 500)]}
+
+
+def winners_at_40(kind, at):
+    """Episodes before pruning: winning tickets come late enough for episode 5, and not for 50."""
+    return 40 if kind == "winning_ticket" else at
+
+
+def test_earlybird_draws_test_returns_and_lengths_of_what_was_pruned(make_earlybird, draw_earlybird):
+    make_earlybird("retrain", PRUNED, search=winners_at_40)
+    pictures, output = draw_earlybird("runs")
+    assert pictures.keys() == {"pruned", "compared"} and pictures["pruned"] == pictures["compared"]
+    rows = {(row["what"], row["fraction"], row["prune_at"]): row for row in pictures["pruned"]}
+    assert len(rows) == len(pictures["pruned"]) == 7
+    for (kind, fraction, at), values in PRUNED.items():
+        row = rows["retrain" if kind == "early_bird" else kind, fraction, winners_at_40(kind, at)]
+        scores, lengths = np.array(values, float).T
+        lengths = lengths.clip(max=120)
+        assert row["task"] == "CartPole-v0" and row["seeds"] == 3 and row["exploration_end"] == 90
+        assert row["censored"] == (lengths == 120).sum()
+        for column, of_seeds in (("test_mean", scores), ("episodes", lengths)):
+            estimates = [row[column], row[f"{column}_low"], row[f"{column}_high"]]
+            assert estimates == pytest.approx(plot.estimate([of_seeds], "mean"))
+            assert row[column] == pytest.approx(of_seeds.mean())
+    tables = {tuple(line.values())[1:4]: line for line in table(output)}
+    assert tables["retrain", "0.2", "5"]["not stopped"] == "2 of 3"
+    assert tables["retrain", "0.2", "5"]["episodes after pruning"] == "90 [30, 120]"
+    assert tables["winning ticket", "0.8", "40"]["early-bird ticket?"] == "–"
+    assert tables["dense", "0", "0"]["test return, mean [95% interval]"] == "180 [160, 200]"
+
+
+def test_early_bird_tickets_are_those_of_the_papers_four_conditions(make_earlybird, draw_earlybird):
+    make_earlybird("retrain", PRUNED, search=lambda kind, at: 51 if kind == "winning_ticket" else at)
+    verdicts = {(r["fraction"], r["prune_at"]): r["early_bird"] for r in draw_earlybird("runs")[0]["pruned"][3:]}
+    assert verdicts == {(0.2, 50): "yes", (0.8, 50): "no: 3", (0.2, 5): "no: 1, 2, 3", (0.8, 5): "no: 2, 3"}
+    make_earlybird("retrain", PRUNED, "late", search=lambda kind, at: 50 if kind == "winning_ticket" else at)
+    verdicts = [row["early_bird"] for row in draw_earlybird("late")[0]["pruned"] if row["prune_at"] == 50]
+    assert verdicts[-2:] == ["no: 4", "no: 3, 4"]
+
+
+def test_five_percent_of_a_negative_return_are_below_it():
+    reference = {"test_mean": -100, "episodes": 100, "censored": 0, "seeds": 3}
+    assert plot.is_similar(reference | {"test_mean": -105, "episodes": 110}, reference) == (True, True)
+    assert plot.is_similar(reference | {"test_mean": -106, "episodes": 111}, reference) == (False, False)
+    assert plot.is_similar(reference | {"censored": 2}, reference) == (True, True)
+    assert plot.is_similar(reference | {"censored": 3}, reference | {"censored": 3}) == (True, False)
+
+
+def test_retrain_and_finetune_share_references_and_lie_side_by_side(make_earlybird, draw_earlybird):
+    make_earlybird("retrain", PRUNED)
+    finetune = {key: [(s, n // 2) for s, n in of] if key[0] == "early_bird" else of for key, of in PRUNED.items()}
+    make_earlybird("finetune", finetune)
+    make_earlybird("retrain", PRUNED, "runs/acrobot", env_id="Acrobot-v1")
+    rows = draw_earlybird("runs")[0]["pruned"]
+    assert [row["what"] for row in rows].count("dense") == 2 and {row["seeds"] for row in rows} == {3}
+    lengths = {(r["task"], r["what"]): r["episodes"] for r in rows if (r["fraction"], r["prune_at"]) == (0.8, 50)}
+    acrobot = {("Acrobot-v1", "retrain"): 85}
+    assert lengths == acrobot | {("CartPole-v0", "retrain"): 85, ("CartPole-v0", "finetune"): pytest.approx(127 / 3)}
+    figure = plot.pruned(rows, "what")
+    assert [ax.get_title() for ax in figure.axes if ax.get_title()] == [
+        *("Acrobot-v1, retrain", "Acrobot-v1, finetune", "CartPole-v0, retrain", "CartPole-v0, finetune")
+    ]
+    lines = {line.get_label(): line for line in figure.axes[7].lines}  # Cart-Pole's lengths of fine-tuning
+    assert lines["80% pruned"].get_ydata() == pytest.approx([80, 127 / 3])
+    assert lines["dense"].get_ydata()[0] == 80
+    figure = plot.pruned(rows, "fraction")
+    lines = {line.get_label(): line for line in figure.axes[7].lines}  # of 80% pruned
+    assert lines["retrain"].get_ydata() == pytest.approx([120, 85])
+    assert lines["finetune"].get_ydata() == pytest.approx([80, 127 / 3])
+    assert lines["winning ticket"].get_ydata()[0] == 80
+    plot.plt.close("all")
+
+
+def test_exploration_ends_where_epsilon_gets_to_its_floor(make_earlybird):
+    def end(**args):
+        run = plot.read_run(make_earlybird("retrain", PRUNED, f"runs/{args}", **args), "earlybird")
+        return plot.exploration_end(run.args, plot.read_cells([run]))
+
+    assert end() == 90  # 0.95 ** 90 < 0.01
+    assert end(epsilon_decay_unit="step", epsilon_decay=0.998) == pytest.approx(23.01)  # in step 2301
+    assert math.isnan(end(epsilon_decay_unit="step", epsilon_decay=0.9999))
+    assert math.isnan(end(epsilon_decay=1.0)) and math.isnan(end(end_e=0.0))
+
+
+def test_earlybird_draws_search_and_fine_tuning_of_eb_exploit(make_earlybird, draw_earlybird):
+    scores = {("dense", 0.0, 0): [(180, 60), (180, 80), (180, 100)]}
+    scores |= {("exploit", 0.2, 0): [(171, 38), (171, 48), (171, 58)]}  # 180 - 5%, and 80 + 10% with the search
+    scores |= {("exploit", 0.8, 0): [(170, 38), (170, 48), (170, 130)]}
+    make_earlybird("exploit", scores, search=lambda kind, at: 40 * (kind == "exploit"))
+    pictures, output = draw_earlybird("runs")
+    assert pictures.keys() == {"exploit"}
+    found = [[row[c] for c in ("search_episodes", "episodes", "total_episodes")] for row in pictures["exploit"]]
+    assert found == [[0, 80, 80], [40, 48, 88], [40, pytest.approx(206 / 3), pytest.approx(326 / 3)]]
+    assert [row["early_bird"] for row in pictures["exploit"]] == ["", "yes", "no: 1, 2"]
+    line = table(output)[2]
+    assert line["not stopped"] == "1 of 3" and line["distance / that of random masks"] == "0.2 [0.1, 0.3]"
+    bars = plot.exploit(pictures["exploit"]).axes[1].patches
+    assert [bar.get_y() + bar.get_height() for bar in bars] == pytest.approx([0, 80, 40, 88, 40, 326 / 3])
+    plot.plt.close("all")
+
+
+def make_similarity(make_earlybird, overlap, folder="", **args):
+    """Seed s has an overlap of 0.1 s within exploration, and none elsewhere; exploration ends at episode 10 s."""
+    of_seeds = [{"explored_at": 10.0 * seed, "overlap_explore": 0.1 * seed} for seed in (1, 2, 3)]
+    others = [f"overlap_{name}" for name in ("exploit", "across")]
+    others += [f"distance_{name}_relative" for name in ("explore", "exploit", "across")]
+    rows = [(1, 500, row | dict.fromkeys(others, math.nan)) for row in of_seeds]
+    path = make_earlybird("similarity", {("similarity", f, 0): rows for f in (0.2, 0.8)}, folder, **args)
+    np.savez(path / "similarity.npz", overlap=overlap, fractions=[0.2, 0.8], episodes=[5, 10, 15])
+    return path
+
+
+def test_earlybird_draws_the_overlaps_of_masks(make_earlybird, draw_earlybird):
+    overlap = np.array([np.full((3, 3), 0.72), np.full((3, 3), 0.9)]) + 0.01 * np.arange(9).reshape(3, 3)
+    path = make_similarity(make_earlybird, overlap)
+    pictures, output = draw_earlybird("runs", "--out", "pictures/eb.png", out="pictures/eb")
+    assert [(row["fraction"], row["exploration_end"]) for row in pictures["similarity"]] == [(0.2, 20), (0.8, 20)]
+    line = table(output)[0]
+    assert line["overlap within exploration, mean [95% interval]"] == "0.2 [0.1, 0.3]"
+    assert line["overlap across the two"] == "– [–, –]"
+    runs = [plot.read_run(path, "earlybird")]
+    figure = plot.similarity(runs, pictures["similarity"])
+    images = [ax.images[0] for ax in figure.axes[:2]]
+    for image, matrix in zip(images, overlap, strict=True):
+        assert np.array_equal(image.get_array(), matrix) and image.get_clim() == (0.7, 1)
+        assert image.get_extent() == [2.5, 17.5, 17.5, 2.5]
+    plot.plt.close("all")
+
+
+def test_earlybird_errors_are_one_line_and_status_2(make_earlybird, make_run, draw_earlybird, draw, fails):
+    path = make_similarity(make_earlybird, np.ones((2, 3, 3)))
+    make_similarity(make_earlybird, np.ones((2, 3, 3)), "other/seed", seed=4)
+    assert "differ in nothing but the seed: choose with --where seed=1" in fails("earlybird", "runs", "other")
+    (path / "similarity.npz").write_text("PK")
+    assert "cannot read runs/similarity/similarity.npz" in fails("earlybird", "runs")
+    (path / "similarity.npz").unlink()
+    assert "cannot read runs/similarity/similarity.npz: FileNotFoundError" in fails("earlybird", "runs")
+    assert "leave out --column" in fails("earlybird", "runs", "--column", "test_mean")
+    make_earlybird("finetune", PRUNED, "unfinished/a", leave_out=1)
+    assert "no run is finished\n" in fails("earlybird", "unfinished")
+    make_earlybird("retrain", PRUNED, "unfinished/b")
+    pictures, output = draw_earlybird("unfinished")
+    assert "1 of 2 runs are left out, as they are unfinished" in output
+    assert {row["what"] for row in pictures["pruned"]} == {"dense", "winning_ticket", "retrain"}
+    make_run([1, 2], "unfinished/c")
+    output = draw("curves", "unfinished")[1]
+    assert "unfinished/b is a run of dqn_earlybird.py, which kind curves does not draw: left out" in output
+
+
 # ---- Errors ----------------------------------------------------------------------------------------------------------
 
 
