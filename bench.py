@@ -5,6 +5,7 @@
     python bench.py sac --threads 1 --methods dense rigl static --rounds 5
     python bench.py ppo --cleanrl PATH_TO_A_CHECKOUT      # ppo_imp.py: many runs, one run, and its peers
     python bench.py dqn --cleanrl PATH_TO_A_CHECKOUT      # dqn_imp.py: with learning, without, and CleanRL's dqn.py
+    python bench.py earlybird --cleanrl PATH_TO_A_CHECKOUT    # dqn_earlybird.py: hundreds of runs, and CleanRL's dqn.py
 
 Every program runs in a process of its own, in turn, for several rounds; the table has the median over rounds. Ours are
 the real scripts, whose timing.csv books the seconds of each part of the loop.
@@ -21,6 +22,9 @@ DQN: steps/s of all runs together (act, env, sample, learn) on one thread, on Ma
 update with 256 transitions for every 64 steps. CleanRL's script runs as a copy with this network, which takes bytes,
 and without its line that fails at the first time limit under gymnasium 1.x; it samples uniformly and has no double
 Q-learning.
+
+Early birds: steps/s of 531 runs together on one thread, with the networks, batches and updates per step of
+dqn_earlybird.py's defaults, against one run of CleanRL with the same (a copy, as above).
 """
 
 import csv
@@ -47,8 +51,8 @@ DEFAULT_INTERVAL = 10_000  # of evaluation and SNR in sac_rigl.py
 
 @dataclass
 class Args:
-    loop: Annotated[Literal["sac", "ppo", "dqn"], tyro.conf.Positional]
-    """sac_rigl.py, ppo_imp.py or dqn_imp.py"""
+    loop: Annotated[Literal["sac", "ppo", "dqn", "earlybird"], tyro.conf.Positional]
+    """sac_rigl.py, ppo_imp.py, dqn_imp.py or dqn_earlybird.py"""
     env_id: str = "HalfCheetah-v5"
     """the task of SAC"""
     methods: list[str] = field(default_factory=lambda: ["dense", "rigl"])
@@ -236,6 +240,22 @@ def print_table(
 # ---- DQN -------------------------------------------------------------------------------------------------------------
 
 
+def cleanrl_dqn(checkout: str, hidden_sizes: tuple[int, ...], flags: str) -> float:
+    """Steps per second of a copy of CleanRL's dqn.py that is changed as the docstring above says."""
+    script = Path(f"{checkout}/cleanrl/dqn.py").read_text()
+    if len(hidden_sizes) == 1:
+        script = re.sub(r"nn\.Linear\(120, 84\),\s+nn\.ReLU\(\),", "", script)
+    changes = {"120": str(hidden_sizes[0]), "84": str(hidden_sizes[-1])}
+    changes |= {'infos["final_observation"][idx]': "next_obs[idx]", "self.network(x)": "self.network(x.float())"}
+    for theirs, ours in changes.items():
+        script = script.replace(theirs, ours)
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as copy:
+        copy.write(script)
+        copy.flush()
+        flags += " --start-e 0.01 --end-e 0.01 --no-cuda"
+        return peer([sys.executable, copy.name, *flags.split()], 1, f"{checkout}:{ROOT}")
+
+
 def bench_dqn(args: Args) -> None:
     learns = f"--env-id MazeGrid-v0 --learning-starts 128 --matmul-precision {args.matmul_precision}"
     programs = {  # name: flags, runs, steps of each
@@ -251,20 +271,41 @@ def bench_dqn(args: Args) -> None:
             speeds[name].append(runs * steps / total)
             shares[name].append([value / total for value in seconds.values()])
         if args.cleanrl:
-            script = Path(f"{args.cleanrl}/cleanrl/dqn.py").read_text()
-            changes = {"120": "256", "84": "128", 'infos["final_observation"][idx]': "next_obs[idx]"}
-            for theirs, ours in (changes | {"self.network(x)": "self.network(x.float())"}).items():
-                script = script.replace(theirs, ours)
-            with tempfile.NamedTemporaryFile("w", suffix=".py") as copy:
-                copy.write(script)
-                copy.flush()
-                command = [sys.executable, copy.name, "--env-id", "envs.mazegrid:MazeGrid-v0", "--no-cuda"]
-                command += ["--batch-size", "256", "--train-frequency", "64", "--learning-starts", "128"]
-                command += ["--total-timesteps", "20000", "--target-network-frequency", "20000"]
-                command += ["--start-e", "0.01", "--end-e", "0.01"]
-                speeds["CleanRL"].append(peer(command, 1, f"{args.cleanrl}:{ROOT}"))
+            flags = "--env-id envs.mazegrid:MazeGrid-v0 --batch-size 256 --train-frequency 64 --learning-starts 128"
+            flags += " --total-timesteps 20000 --target-network-frequency 20000"
+            speeds["CleanRL"].append(cleanrl_dqn(args.cleanrl, (256, 128), flags))
     print(f"Training steps/s of DQN on one thread, median (least to most) of {args.rounds} rounds\n")
     print_table(speeds, shares, "act, env, sample, learn", [("ours, 1 run", "CleanRL")])
+
+
+def bench_earlybird(args: Args) -> None:
+    tasks = {  # CleanRL's flags for what dqn_earlybird.py has by default
+        "CartPole-v0": "--batch-size 32 --train-frequency 4 --buffer-size 1000 --target-network-frequency 200",
+        "Acrobot-v1": "--batch-size 64 --train-frequency 1 --buffer-size 2000 --target-network-frequency 500",
+    }
+    episodes = {"CartPole-v0": 30, "Acrobot-v1": 2}
+    parts = ("act", "env", "sample", "learn", "episodes")
+    speeds, shares = defaultdict(list), defaultdict(list)
+    for _ in range(args.rounds):
+        for env_id, flags in tasks.items():
+            with tempfile.TemporaryDirectory() as folder:
+                command = [sys.executable, ROOT / "algos/dqn_earlybird.py", "--env-id", env_id, "--run-dir", folder]
+                command += ["--repetitions", 59, "--prune-episodes", episodes[env_id], "--no-cuda"]
+                command += ["--max-episodes", episodes[env_id], "--test-episodes", 1, "--learning-starts", 64]
+                subprocess.run([str(word) for word in command], check=True, capture_output=True)
+                with (Path(folder) / "timing.csv").open() as stream:
+                    rows = list(csv.DictReader(stream))
+            seconds = [sum(float(row[part]) for row in rows) for part in parts]
+            steps = sum(int(row["env_steps"]) for row in rows)
+            speeds[f"{env_id}, ours, 531 runs"].append(steps / sum(seconds))
+            shares[f"{env_id}, ours, 531 runs"].append([value / sum(seconds) for value in seconds])
+            if args.cleanrl:
+                flags = f"--env-id {env_id} {flags} --learning-starts 64 --total-timesteps 10000"
+                sizes = (128, 128) if env_id == "CartPole-v0" else (128,)
+                speeds[f"{env_id}, CleanRL"].append(cleanrl_dqn(args.cleanrl, sizes, flags))
+    print(f"Training steps/s of DQN on one thread, median (least to most) of {args.rounds} rounds\n")
+    pairs = [(f"{env_id}, ours, 531 runs", f"{env_id}, CleanRL") for env_id in tasks]
+    print_table(speeds, shares, ", ".join(parts), pairs)
 
 
 if __name__ == "__main__":
@@ -274,4 +315,5 @@ if __name__ == "__main__":
         stable_baselines3_ppo(int(sys.argv[2]))
     else:
         args = tyro.cli(Args, description=__doc__)
-        {"sac": bench_sac, "ppo": bench_ppo, "dqn": bench_dqn}[args.loop](args)
+        benches = {"sac": bench_sac, "ppo": bench_ppo, "dqn": bench_dqn, "earlybird": bench_earlybird}
+        benches[args.loop](args)
