@@ -1311,7 +1311,8 @@ if __name__ == "__main__":
         su.fail("--condition chooses what kinds inputs and goggles draw; kind tickets draws all conditions")
     if args.kind != "goggles" and (args.rounds or args.seed is not None):
         su.fail("--rounds and --seed choose what kind goggles draws, and no other")
-    out = args.out or Path(f"figures/{args.kind}.png")
+    out = args.out or Path(f"figures/{args.kind}")
+    out = out if out.suffix else out.with_suffix(".png")
     if args.kind == "earlybird" and args.column:
         su.fail("kind earlybird draws test_mean and episodes: leave out --column")
     columns = ["step", args.column] + ["parameters"] * (args.kind in ("sparsity", "flag"))

@@ -815,7 +815,7 @@ def make_similarity(make_earlybird, overlap, folder="", **args):
 def test_earlybird_draws_the_overlaps_of_masks(make_earlybird, draw_earlybird):
     overlap = np.array([np.full((3, 3), 0.72), np.full((3, 3), 0.9)]) + 0.01 * np.arange(9).reshape(3, 3)
     path = make_similarity(make_earlybird, overlap)
-    pictures, output = draw_earlybird("runs", "--out", "pictures/eb.png", out="pictures/eb")
+    pictures, output = draw_earlybird("runs", "--out", "pictures/eb", out="pictures/eb")
     assert [(row["fraction"], row["exploration_end"]) for row in pictures["similarity"]] == [(0.2, 20), (0.8, 20)]
     line = table(output)[0]
     assert line["overlap within exploration, mean [95% interval]"] == "0.2 [0.1, 0.3]"
