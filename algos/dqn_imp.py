@@ -30,11 +30,12 @@ Hyper-parameters: tables 8 and 11 (``TASKS``). What the paper leaves silent, and
     get the largest priority so far, and importance weights are divided by the largest in the batch. ReLU networks with
     hidden layers of 256 and 128 units for MazeGrid and 64 and 64 for Cart-Pole; MinAtar has table 10's 512-256, or with
     --network cnn 16 kernels of 3 x 3 and 128-64.
- 3. Evaluation every tenth of the budget, 20 episodes at the paper's epsilon of 0.001. Of equal evaluations the later
+ 3. Cart-Pole has no table: batches of 64, a ratio of 16 (with 4 it stays at 200 of 500), a copy every 100 updates.
+ 4. Evaluation every tenth of the budget, 20 episodes at the paper's epsilon of 0.001. Of equal evaluations the later
     counts as the best, as it has trained longer. best_retest, over 100 new episodes, is ours.
- 4. Exploration and replay start anew in each round, and so do optimizer and target network.
- 5. Biases are never pruned. The paper's one network is called "actor" here, as in ppo_imp.py.
- 6. At the time limit the value of the last observation is the future's, in training.
+ 5. Exploration and replay start anew in each round, and so do optimizer and target network.
+ 6. Biases are never pruned. The paper's one network is called "actor" here, as in ppo_imp.py.
+ 7. At the time limit the value of the last observation is the future's, in training.
 """
 
 import copy
@@ -64,7 +65,7 @@ MAZEGRID = {}  # the defaults of Args are those of MazeGrid
 MINATAR = {"total_timesteps": 15_000_000, "learning_rate": 2.5e-4, "end_e": 0.05, "exploration_fraction": 0.5}
 MINATAR |= {"hidden_sizes": (512, 256), "eval_interval": 1_500_000}
 CLASSIC = {"total_timesteps": 200_000, "eval_interval": 20_000, "hidden_sizes": (64, 64), "num_envs": 4}
-CLASSIC |= {"batch_size": 64, "learning_starts": 1_000, "target_interval": 100}
+CLASSIC |= {"batch_size": 64, "replay_ratio": 16.0, "learning_starts": 1_000, "target_interval": 100}
 
 
 @dataclass
@@ -119,7 +120,8 @@ class Args:
     batch_size: int = 256
     """transitions per update"""
     replay_ratio: float = 4.0
-    """samples consumed per environment step: an update for every batch_size / replay_ratio steps"""
+    """samples consumed per environment step: an update for every batch_size / replay_ratio steps; default 16 for
+    classic tasks"""
     learning_starts: int = 20_000
     """environment steps before the first update"""
     target_interval: int = 312
