@@ -326,7 +326,6 @@ def test_bad_input_gets_one_line(flags, message, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_learns_cartpole(tmp_path):
     """A random policy gets about 20, and the most is 500."""
-    run(
-        f"--env-id CartPole-v1 --total-timesteps 120000 --eval-interval 6000 --rounds 0 --seeds 1 2 --run-dir {tmp_path / 'run'}"
-    )
+    flags = "--env-id CartPole-v1 --total-timesteps 120000 --eval-interval 6000 --rounds 0 --seeds 1 2"
+    run(f"{flags} --run-dir {tmp_path / 'run'}")
     assert np.mean([float(row["best_retest"]) for row in read_csv(tmp_path / "run/results.csv")]) > 300
