@@ -22,7 +22,7 @@ Writes the folder ``runs/{env}__dqn_imp__{mlp or cnn}__{n}seeds__{hash}``, or ``
 ppo_imp.py. The same command started again goes on where the last evaluation was, or where a signal stopped it, to the
 same results; tasks of gymnasium start new episodes there.
 
-Hyper-parameters: tables 8 and 11 (``TASKS``). What the paper leaves silent, and what differs:
+Hyper-parameters: tables 8 and 11 (``MAZEGRID``, ``MINATAR``). What the paper leaves silent, and what differs:
  1. "Data replay ratio 4" is samples consumed per environment step, as in rlpyt, which the paper used: with batches of
     256 transitions one update for every 64 steps.
  2. 64 environments of each run, as 64 steps come between two updates; learning starts after 20,000 steps; the target
@@ -263,7 +263,7 @@ class Replay:
 
     def set_state(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
-            setattr(self, name, value if name == "newest" else value.numpy().copy())
+            setattr(self, name, value if name == "newest" else value.numpy())
 
     def unpack(self, obs: np.ndarray) -> np.ndarray:
         return np.unpackbits(obs, axis=-1, count=self.obs_dim) if self.bits else obs
@@ -355,6 +355,7 @@ if __name__ == "__main__":
             args, inputs = Args(**ticket["args"] | own), ticket["inputs"] or inputs
         probe = envs.vector.make(args.env_id, 1, 1, matrix_seeds=[0])
         obs_space, action_space = probe.single_observation_space, probe.single_action_space
+        pixels = hasattr(probe, "render_seen") and args.env_id != "MazeGridEntangled-v0"  # inputs of a picture
         if not isinstance(action_space, gym.spaces.Discrete):
             raise ValueError(f"DQN needs Discrete actions; {args.env_id} has {action_space}")
         if args.network == "cnn" and len(obs_space.shape) != 3:
@@ -387,9 +388,9 @@ if __name__ == "__main__":
         vector = envs.vector.make(args.env_id, 1, args.eval_episodes, matrix_seeds=[seed])
         print(f"{args.env_id}, {su.describe_returns(envs.vector.play(vector, act, [1])[0])}")
         if args.capture_video:
-            # Beside the game what the agent sees of it, where inputs are pixels and the first layer reads each alone
-            alive, pixels = None, args.network == "mlp" and hasattr(vector, "render_seen")
-            if pixels and args.env_id != "MazeGridEntangled-v0":
+            # Beside the game what the agent sees of it, where the first layer reads each pixel alone
+            alive = None
+            if pixels and args.network == "mlp":
                 alive = np.zeros(math.prod(obs_space.shape), dtype=bool)
                 alive[inputs] = ticket["masks"]["actor.layers.0.weight"].sum(1).numpy() > 0
             gif = Path(args.evaluate).with_suffix(".gif")
@@ -615,5 +616,6 @@ if __name__ == "__main__":
         last = [row["best_retest"] for row in results if row["condition"] == condition][-len(args.seeds) :]
         if last:
             print(f"{condition:18} best_retest in its last round: {np.mean(last):.1f} over {len(last)} seeds")
-    print(f"draw what they still see: python plot.py goggles {run_dir}")
+    if pixels:
+        print(f"draw what they still see: python plot.py goggles {run_dir}")
     print(f"draw: python plot.py tickets {run_dir}")
