@@ -199,10 +199,7 @@ def bench_ppo(args: Args) -> None:
     speeds, shares = defaultdict(list), defaultdict(list)
     for _ in range(args.rounds):
         for name, (flags, runs, steps) in programs.items():
-            seconds = ours_together("ppo_imp", flags, runs, steps)
-            total = sum(seconds.values())
-            speeds[name].append(runs * steps / total)
-            shares[name].append([value / total for value in seconds.values()])
+            book(speeds, shares, name, runs * steps, ours_together("ppo_imp", flags, runs, steps))
         speeds[f"{args.bullet}, random actions"].append(random_actions(args.bullet, 5_000))
         if importlib.util.find_spec("stable_baselines3"):
             command = [sys.executable, __file__, "stable-baselines3-ppo", "20480"]
@@ -219,6 +216,19 @@ def bench_ppo(args: Args) -> None:
         (f"{args.bullet}, minibatches of 256", f"{args.bullet}, random actions"),
     )
     print_table(speeds, shares, "act, env, learn", pairs)
+
+
+def book(
+    speeds: dict[str, list[float]],
+    shares: dict[str, list[list[float]]],
+    name: str,
+    steps: int,
+    seconds: dict[str, float],
+) -> None:
+    """Add a round of a program: steps per second, and the share of each part in the seconds."""
+    total = sum(seconds.values())
+    speeds[name].append(steps / total)
+    shares[name].append([value / total for value in seconds.values()])
 
 
 def print_table(
@@ -266,10 +276,7 @@ def bench_dqn(args: Args) -> None:
     speeds, shares = defaultdict(list), defaultdict(list)
     for _ in range(args.rounds):
         for name, (flags, runs, steps) in programs.items():
-            seconds = ours_together("dqn_imp", flags, runs, steps)
-            total = sum(seconds.values())
-            speeds[name].append(runs * steps / total)
-            shares[name].append([value / total for value in seconds.values()])
+            book(speeds, shares, name, runs * steps, ours_together("dqn_imp", flags, runs, steps))
         if args.cleanrl:
             flags = "--env-id envs.mazegrid:MazeGrid-v0 --batch-size 256 --train-frequency 64 --learning-starts 128"
             flags += " --total-timesteps 20000 --target-network-frequency 20000"
@@ -295,10 +302,9 @@ def bench_earlybird(args: Args) -> None:
                 subprocess.run([str(word) for word in command], check=True, capture_output=True)
                 with (Path(folder) / "timing.csv").open() as stream:
                     rows = list(csv.DictReader(stream))
-            seconds = [sum(float(row[part]) for row in rows) for part in parts]
+            seconds = {part: sum(float(row[part]) for row in rows) for part in parts}
             steps = sum(int(row["env_steps"]) for row in rows)
-            speeds[f"{env_id}, ours, 531 runs"].append(steps / sum(seconds))
-            shares[f"{env_id}, ours, 531 runs"].append([value / sum(seconds) for value in seconds])
+            book(speeds, shares, f"{env_id}, ours, 531 runs", steps, seconds)
             if args.cleanrl:
                 flags = f"--env-id {env_id} {flags} --learning-starts 64 --total-timesteps 10000"
                 sizes = (128, 128) if env_id == "CartPole-v0" else (128,)

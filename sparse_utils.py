@@ -700,13 +700,18 @@ def check_flags(args: Any, rule: str, *names: str) -> None:
             fail(f"--{name.replace('_', '-')} must be {rule}, not {value}")
 
 
+def check_hidden_sizes(args: Any) -> None:
+    """The same for ``args.hidden_sizes``."""
+    if min(args.hidden_sizes, default=0) < 1:
+        fail(f"--hidden-sizes must be one or more numbers above 0, not {args.hidden_sizes}")
+
+
 def check_ticket_flags(args: Any) -> None:
     """The same for what all scripts of lottery tickets have."""
     check_flags(args, "above 0", "eval_interval", "eval_episodes", "num_envs")
     check_flags(args, "0 or more", "rounds", "threads", "rewind_steps")
     check_flags(args, "in (0, 1)", "prune_fraction")
-    if min(args.hidden_sizes, default=0) < 1:
-        fail(f"--hidden-sizes must be one or more numbers above 0, not {args.hidden_sizes}")
+    check_hidden_sizes(args)
     if len(set(args.seeds)) < len(args.seeds) or min(args.seeds, default=-1) < 0:
         fail(f"--seeds must be different numbers, none negative, not {args.seeds}")
     if not args.conditions or len(set(args.conditions)) < len(args.conditions):

@@ -189,8 +189,7 @@ def parse_args() -> Args:
         su.fail(f"--learning-starts {args.learning_starts} is more than --buffer-size {args.buffer_size} holds")
     if BLOCK % args.train_frequency:
         su.fail(f"--train-frequency must divide {BLOCK}, not be {args.train_frequency}")
-    if min(args.hidden_sizes, default=0) < 1:
-        su.fail(f"--hidden-sizes must be one or more numbers above 0, not {args.hidden_sizes}")
+    su.check_hidden_sizes(args)
     for name, fine in (("prune_fractions", lambda x: 0 < x < 1), ("prune_episodes", lambda x: x > 0)):
         values = getattr(args, name)
         if not values or len(set(values)) < len(values) or not all(map(fine, values)):
