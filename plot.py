@@ -54,6 +54,7 @@ import csv
 import glob
 import json
 import math
+import textwrap
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -249,13 +250,15 @@ def flag_text(name: str, value: Any, named: bool = False) -> str:
 
 def group(runs: list[Run], axis: str = "") -> dict[tuple[str, str], list[Run]]:
     """Runs by (task, variant), in the legend's order; within a group only the seed and the flag ``axis`` differ, and,
-    in runs of ticket scripts, flags that do not change what a seed learns under a condition."""
+    in runs of ticket scripts, flags that do not change what a seed learns under a condition; in those of SAC, how often
+    it is measured."""
     by = "script" if runs[0].conditions else "method"
     values: dict[tuple[str, str, str], set] = {}
     for run in runs:
         for flag, value in run.args.items():
             values.setdefault((run.args["env_id"], run.args[by], flag), set()).add(value)
     unnamed = su.FREE_FLAGS | {"env_id", "seed", by, axis, "seeds", "conditions", "rounds"}
+    unnamed |= {"eval_interval", "eval_episodes", "snr_interval"} if by == "method" else set()
 
     def differing(run: Run) -> list[str]:
         differ = {flag for (_, name, flag), several in values.items() if name == run.args[by] and len(several) > 1}
@@ -286,6 +289,7 @@ def group(runs: list[Run], axis: str = "") -> dict[tuple[str, str], list[Run]]:
 
 STATISTICS = {"iqm": partial(trim_mean, proportiontocut=0.25), "mean": np.mean, "mean_std": np.mean}
 STATISTIC_NAMES = {"iqm": "IQM", "mean": "mean", "mean_std": "mean ± one standard deviation"}
+COLUMN_NAMES = {"return_mean": "return", "best_retest": "return of the best checkpoint"}
 
 
 def estimate(tasks: list[np.ndarray], statistic: str, resamples: int = 2000) -> np.ndarray:
@@ -337,7 +341,8 @@ def table(runs: list[Run], args: Args) -> str:
         for name in ("parameters", "acting_flops", "sparsity"):
             line.append(number(np.mean([run.columns.get(name, [math.nan])[-1] for run in finished or members])))
         lines.append(line)
-    return markdown(lines)
+    few = [line[2] for line in lines[1:] if line[2] in ("1", "2", "3")]
+    return markdown(lines) + "\n\nThe IQM of fewer than 4 seeds is their mean." * bool(few)
 
 
 def markdown(lines: list[list[str]]) -> str:
@@ -348,6 +353,9 @@ def markdown(lines: list[list[str]]) -> str:
 # ---- Pictures: each returns its figure and the rows of its csv -------------------------------------------------------
 
 
+LEGEND_WIDTH = 50  # characters; longer labels take several lines
+
+
 def panels(
     names: Iterable[str], variants: Iterable[str] = (), grid: list[list[str]] | None = None
 ) -> tuple[plt.Figure, dict[str, plt.Axes]]:
@@ -356,7 +364,7 @@ def panels(
     names = list(dict.fromkeys(names))
     grid = grid or [names[i : i + 3] for i in range(0, len(names), 3)]
     columns, lines = len(grid[0]), len(grid)
-    legend = max((1.3 + 0.065 * len(variant) for variant in variants), default=0)  # inches
+    legend = max((1.3 + 0.065 * min(len(variant), LEGEND_WIDTH) for variant in variants), default=0)  # inches
     figure, axes = plt.subplots(
         lines, columns, figsize=(4.2 * columns + legend, 3.4 * lines), squeeze=False, layout="constrained"
     )
@@ -396,7 +404,7 @@ def draw(
     """A line through [value, low, high] at each x, with its interval as a band or as error bars."""
     value, low, high = estimates
     ax.plot(x, value, label=variant, linewidth=1.5, markersize=5, **style)
-    if error_bars:
+    if error_bars or np.size(x) == 1:
         ax.vlines(x, low, high, color=style["color"], linewidth=1.5)
     else:
         ax.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
@@ -417,7 +425,8 @@ def add_legend(figure: plt.Figure, rows: list[dict[str, Any]], column: str = "va
     for variant in handles:
         seeds = sorted({row["seeds"] for row in rows if row[column] == variant})
         text = "–".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
-        labels.append(f"{variant} ({text} {'seed' if text == '1' else 'seeds'})")
+        label = f"{variant} ({text} {'seed' if text == '1' else 'seeds'})"
+        labels.append(textwrap.fill(label, LEGEND_WIDTH + 10, break_on_hyphens=False))
     figure.legend(handles.values(), labels, loc="outside right upper", frameon=False, fontsize=8, handlelength=3)
 
 
@@ -561,6 +570,8 @@ def over_tasks(runs: list[Run], args: Args) -> tuple[plt.Figure, list[dict[str, 
         su.fail("there is no task with finished runs of dense and of other networks")
     style, rows = styles(groups), []
     figure, axes = panels(f"{100 * level:g}% sparse" for level in sorted(bars))
+    for ax in figure.axes[1:]:
+        ax.sharex(figure.axes[0])
     for level, ax in zip(sorted(bars), axes.values(), strict=True):
         compared = {env for tasks in bars[level].values() for env in tasks}
         reference = {env: list(scores / scores.mean()) for env, scores in dense.items() if env in compared}
@@ -578,7 +589,8 @@ def over_tasks(runs: list[Run], args: Args) -> tuple[plt.Figure, list[dict[str, 
         ax.set_yticks(range(len(names)), names, fontsize=8)
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.axvline(rows[-len(names)]["value"], color="0.6", linestyle="--", linewidth=1, zorder=0)
-        ax.set_xlabel(f"{STATISTIC_NAMES[args.statistic]} of {args.column} / dense", fontsize=9)
+        quantity = COLUMN_NAMES.get(args.column, args.column)
+        ax.set_xlabel(f"{STATISTIC_NAMES[args.statistic]} of {quantity} / dense", fontsize=9)
     return figure, rows
 
 
@@ -1339,7 +1351,8 @@ if __name__ == "__main__":
     if not rows:
         su.fail(f"nothing to draw: {args.column} has no values yet")
     if args.kind not in ("iqm", "inputs", "goggles"):
-        figure.supylabel(f"{args.column} ({STATISTIC_NAMES[args.statistic]})", fontsize=10)
+        quantity = COLUMN_NAMES.get(args.column, args.column)
+        figure.supylabel(f"{quantity} ({STATISTIC_NAMES[args.statistic]} over seeds)", fontsize=10)
         add_legend(figure, rows, "condition" if args.kind == "tickets" else "variant")
     make_table = {"tickets": ticket_table, "inputs": input_table, "goggles": goggles_table}.get(args.kind, table)
     text = make_table(rows if args.kind == "tickets" else drawn, args)

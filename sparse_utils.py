@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -362,8 +363,9 @@ def sparse_init_(weights: Weights, masks: Weights, generator: torch.Generator | 
     """Glorot-uniform initialisation by each unit's active connections, in place; inactive weights become zero.
 
     The weight from input i to unit j is drawn from U(-l, l), l = sqrt(3 / max(1, (fan_in(j) + fan_out(i)) / 2)), where
-    the fans count active weights (Graesser et al. 2022, section 6; Evci et al. 2022). A layer without a mask gets the
-    usual Glorot-uniform. ``generator`` is a CPU generator, so that the weights do not depend on the device.
+    the fans count active weights: so does the code of Graesser et al. 2022, whose section 6 speaks of incoming ones
+    only. A layer without a mask gets the usual Glorot-uniform. ``generator`` is a CPU generator, so that the weights
+    do not depend on the device.
     """
     for name, weight in weights.items():
         mask = masks[name] if name in masks else torch.ones_like(weight)
@@ -616,17 +618,25 @@ def save_ticket(file: Path, masks: Weights, **contents: Any) -> None:
 
 def load_ticket(file: Path) -> dict[str, Any]:
     """What ``save_ticket`` wrote, with "masks" as float tensors. Raises ValueError if the file is no ticket."""
+    ticket = _load(file, "a ticket")
     try:
-        ticket = torch.load(file, weights_only=True, map_location="cpu")
         packed, shapes = ticket.pop("packed_masks"), ticket.pop("shapes")
-    except (OSError, EOFError, KeyError, AttributeError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"cannot read {file} as a ticket: {reason}") from error
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"cannot read {file} as a ticket: it is something else") from error
     masks = {}
     for name, bits in packed.items():
         flat = np.unpackbits(bits.numpy(), count=math.prod(shapes[name]))
         masks[name] = torch.from_numpy(flat).view(shapes[name]).float()
     return {"masks": masks, **ticket}
+
+
+def _load(file: Path, what: str, device: torch.device | str = "cpu") -> Any:
+    """What ``save_checkpoint`` wrote. Raises ValueError with one line if it cannot be read."""
+    try:
+        return torch.load(file, weights_only=True, map_location=device)
+    except (OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is damaged, or another program's"
+        raise ValueError(f"cannot read {file} as {what}: {reason}") from error
 
 
 # ---- Analysis --------------------------------------------------------------------------------------------------------
@@ -669,8 +679,8 @@ def describe_returns(returns: np.ndarray) -> str:
 
 # ---- Run folders -----------------------------------------------------------------------------------------------------
 
-# Flags that cannot change a run's results: not part of its identity, and free to differ when it is resumed. More rounds
-# of pruning only add to what is there.
+# Flags that are not part of a run's identity and free to differ when it is resumed: they change nothing but where and
+# how it is computed (on a GPU with other random numbers). More rounds of pruning only add to what is there.
 FREE_FLAGS = frozenset(
     ("run_dir", "fresh", "checkpoint_interval", "threads", "cuda", "track", "wandb_project_name", "wandb_entity")
     + ("capture_video", "evaluate", "dry_run", "async_envs", "rounds")
@@ -746,6 +756,8 @@ def start_run(args: Any, folder: Path) -> dict[str, Any] | None:
     """
     config_file, checkpoint_file = folder / "config.json", folder / "checkpoint.pt"
     now = json.loads(json.dumps(asdict(args)))  # as it reads back: a tuple becomes a list
+    if args.track and find_spec("wandb") is None:
+        fail("--track needs Weights & Biases: pip install wandb")
     try:
         there = _read_args(config_file)
         contents = {file.name for file in folder.iterdir()} if folder.exists() else set()
@@ -771,10 +783,11 @@ def start_run(args: Any, folder: Path) -> dict[str, Any] | None:
         if other:
             fail(f"{folder} holds a run with other arguments ({'; '.join(other)}); --fresh would start it over")
         if not checkpoint_file.exists():
+            print(f"writing to {folder}")
             return None
-        checkpoint = torch.load(checkpoint_file, weights_only=True, map_location="cpu")
     except OSError as error:
         fail(f"cannot use {folder} as a run folder: {error.strerror}")
+    checkpoint = load_checkpoint(checkpoint_file)
     if checkpoint["finished"] and checkpoint.get("round", 0) >= getattr(args, "rounds", 0):
         print(f"{folder} is finished; --fresh would start it over")
         raise SystemExit(0)
@@ -831,6 +844,14 @@ def write_atomically(file: Path, write: Callable[[Path], Any]) -> None:
 def save_checkpoint(file: Path, checkpoint: dict[str, Any]) -> None:
     """Atomically save tensors and plain Python, which ``torch.load(weights_only=True)`` reads."""
     write_atomically(file, lambda temporary: torch.save(checkpoint, temporary))
+
+
+def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What ``save_checkpoint`` wrote. Ends the program with one line if it cannot be read."""
+    try:
+        return _load(file, "a checkpoint", device)
+    except ValueError as error:
+        fail(str(error))
 
 
 def write_csv(file: Path, rows: list[dict[str, Any]]) -> None:

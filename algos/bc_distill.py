@@ -415,7 +415,7 @@ if __name__ == "__main__":
     # ---- Transitions: one fixed set for each seed, used in all rounds and conditions
     data_file = run_dir / "transitions.pt"
     if data_file.exists():
-        data = torch.load(data_file, weights_only=True)
+        data = su.load_checkpoint(data_file)
     else:
         act = greedy(copies_of(teacher["actor"], 1, **kind), view, [1])
         returns = envs.vector.play(envs.vector.make(args.env_id, 1, 20, matrix_seeds=[matrix_seed]), act, [1])

@@ -468,7 +468,7 @@ if __name__ == "__main__":
         replay = Replay(R, args.num_envs, args.buffer_size, obs_space, obs_dim, args.priority_alpha)
         updates, first = 0, 1
         # ---- Go on within the round, where it was last saved
-        if round_file.exists() and (saved := torch.load(round_file, weights_only=True))["round"] == round_:
+        if round_file.exists() and (saved := su.load_checkpoint(round_file))["round"] == round_:
             first, updates, curves = saved["iteration"] + 1, saved["updates"], saved["curves"]
             best_return, final_return, steps_to_best = (x.numpy() for x in saved["evaluations"])
             starts, watch.seconds = saved["starts"], saved["seconds"]

@@ -15,7 +15,9 @@ Writes the folder ``runs/{env}__sac_rigl__{method}-{sparsity}__{seed}__{hash}``,
                     (section 7); turnover (fraction of connections that the last rewiring really replaced)
     timing.csv      a row per evaluation: steps per second since the last one and the seconds in each part of the loop
     checkpoint.pt   everything needed to go on: tensors and plain Python only
-    events.*        TensorBoard; videos/ with --capture-video
+    events.*        TensorBoard
+    videos/         with --capture-video
+
 The same command started again resumes at the last checkpoint, or says that the run is finished. On a CPU the results
 are those of an uninterrupted run if the checkpoint fell on the end of an episode (HalfCheetah's are all 1,000 steps);
 the physics cannot be restored within an episode, so elsewhere a resumed run starts a fresh one. The final score,
@@ -30,7 +32,7 @@ Differences from the paper and its public code (google-research/rigl, rigl/rl), 
     steps: pruning runs from 20% to 80% of them, SET and RigL rewire from the first one to 80%.
  3. RigL's scores are the gradients of the critic and actor losses that the Adam steps of the same update use, before
     they are masked; the code computes fresh ones on the same batch after the steps. Rewiring replaces no Adam step.
- 4. Inactive weights take no step, so acting, targets and checkpoints never see one, and pruned weights never return.
+ 4. Inactive weights take no step, so they are zero in acting, targets and checkpoints, and pruned ones never return.
     In the code they take Adam steps that are zeroed before the next forward pass.
  5. Actions are rescaled to [-1, 1] and log-probabilities are in that space. log_std is clipped to [-20, 2] as in
     Haarnoja et al. 2018; the code does not clip. Adam's epsilon is PyTorch's 1e-8 (Keras: 1e-7).
@@ -39,13 +41,14 @@ Differences from the paper and its public code (google-research/rigl, rigl/rl), 
     actor density = share * B / N_actor, critic density = (1 - share) * B / (2 * N_critic). Not printed in the paper.
  8. With --dense-output-layer the sparsity is that of the other layers, as in the code.
  9. The SNR of SAC is in the paper's figure 5 but not in its code. Here: per-example gradients of one training batch,
-    of 0.5 * TD error^2 for each critic and of alpha * log pi - min(Q1, Q2) for the actor.
+    of 0.5 * TD error^2 for each critic and of alpha * log pi - min(Q1, Q2) for the actor, before its Adam steps.
+10. The sparse initialisation averages each weight's active fan-in and fan-out (Glorot), as the code does; section 6
+    speaks of incoming connections only.
 """
 
 import copy
 import math
 import os
-import pickle
 import signal
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -110,11 +113,11 @@ class Args:
     wandb_entity: str | None = None
     """with --track: the team"""
     capture_video: bool = False
-    """at the end write one evaluation episode to videos/ as a gif"""
+    """at the end write one evaluation episode to videos/ as a gif; with --evaluate, beside the checkpoint"""
     evaluate: str = ""
-    """a checkpoint.pt: evaluate its agent for --eval-episodes and stop"""
+    """a checkpoint.pt: evaluate its agent, on its own task, for --eval-episodes that follow from --seed, and stop"""
     dry_run: bool = False
-    """print each layer's density (with prune: the final one) and stop"""
+    """print each layer's density (with prune: the final one) and the size of the whole, and stop"""
 
     # Algorithm (table 8)
     learning_rate: float = 3e-4
@@ -158,7 +161,8 @@ class Args:
     update_interval: int = 1000
     """gradient steps between two changes of the masks; default 250 for set"""
     drop_fraction: float = 0.5
-    """fraction of connections that the first rewiring replaces, then decayed by a cosine; default 0.3 for set"""
+    """fraction of connections that the first rewiring drops, then decayed by a cosine; default 0.3 for set. Some grow
+    back at once: the column turnover is what was replaced"""
 
 
 def parse_args() -> Args:
@@ -177,6 +181,8 @@ def parse_args() -> Args:
         su.fail("--actor-share sets both sparsities: leave out --actor-sparsity and --critic-sparsity")
     if args.actor_share is not None and (args.method == "dense" or args.width_scale or args.dense_output_layer):
         su.fail("--actor-share does not go with --method dense, --width-scale or --dense-output-layer")
+    if args.method == "dense" and (args.actor_sparsity, args.critic_sparsity) != (None, None):
+        su.fail("--actor-sparsity and --critic-sparsity do not go with --method dense")
     return args
 
 
@@ -381,10 +387,11 @@ if __name__ == "__main__":
     trained = None
     if args.evaluate:  # the task and the networks are those that the agent was trained with
         try:
-            trained = torch.load(args.evaluate, weights_only=True, map_location=device)
-            args = Args(**trained["args"] | {"eval_episodes": args.eval_episodes})
-        except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-            su.fail(f"cannot read {args.evaluate} as a checkpoint of sac_rigl.py: {str(error).splitlines()[0]}")
+            trained = su.load_checkpoint(Path(args.evaluate), device)
+            mine = {name: getattr(args, name) for name in ("seed", "eval_episodes", "evaluate", "capture_video")}
+            args = Args(**trained["args"] | mine)
+        except (KeyError, TypeError):
+            su.fail(f"{args.evaluate} is no checkpoint of sac_rigl.py")
 
     # ---- Environment and networks
     torch.manual_seed(args.seed)
@@ -407,12 +414,16 @@ if __name__ == "__main__":
                 shapes = {name: shape for name, shape in shapes.items() if ".fc3." not in name}
             densities |= distribute(shapes, sparsity)
     if args.dry_run:
-        print(su.describe(weights, su.random_masks(weights, densities)))
+        final_masks = su.random_masks(weights, densities)
+        parameters = su.count_parameters(final_masks, actor=actor, qf=qf)
+        acting_flops = sum(su.flops(actor, torch.zeros(1, obs_dim, device=device), final_masks, "actor"))
+        print(su.describe(weights, final_masks))
+        print(f"{parameters:,} parameters with biases; {acting_flops:,} FLOPs for an action")
         raise SystemExit(0)
     # Pruning starts dense; static, SET and RigL start with random masks (section 2.1).
     masks = su.random_masks(weights, dict.fromkeys(densities, 1.0) if args.method == "prune" else densities)
     actor_masks, qf_masks = ({n: masks[n] for n in net if n in masks} for net in (actor_weights, qf_weights))
-    su.sparse_init_(weights, masks if args.sparse_init else {})
+    su.sparse_init_(weights, masks if args.sparse_init else {})  # without masks: the usual Glorot
     su.apply_masks(weights, masks)
     actor_biases, qf_biases = ([p for n, p in net.named_parameters() if "bias" in n] for net in (actor, qf))
     for bias in actor_biases + qf_biases:
@@ -425,6 +436,8 @@ if __name__ == "__main__":
         seeds = su.seeds(args.seed, n=args.eval_episodes)
         returns = evaluate(actor, make_eval_envs(args.env_id, args.eval_episodes), seeds, device)
         print(f"{args.env_id}, {su.describe_returns(returns)}")
+        if args.capture_video:
+            record_video(actor, args.env_id, args.seed, device, Path(args.evaluate).with_suffix(".gif"))
         raise SystemExit(0)
 
     # ---- Optimizers. Weight decay is an L2 loss through Adam (not AdamW) on the weights alone. The losses contain
@@ -518,9 +531,14 @@ if __name__ == "__main__":
             b_obs_action = batch[:, : obs_dim + action_dim]
             watch.lap("sample")
 
-            # Critics
             alpha = log_alpha.exp()
             target = td_target(actor, qf_target, alpha, b_next_obs, b_reward, b_terminated, args.gamma)
+            noise = torch.randn_like(b_action)
+            if args.snr_interval and step % args.snr_interval == 0:
+                snr = gradient_snr(actor, qf, alpha, b_obs, b_obs_action, target, noise)
+                watch.lap("snr")
+
+            # Critics
             q = qf(b_obs_action)
             qf_losses = critic_loss(q, target).mean(1)
             qf_optimizer.zero_grad()
@@ -530,7 +548,6 @@ if __name__ == "__main__":
             qf_optimizer.step()
 
             # Actor; backward to its own parameters only, not to the critics'
-            noise = torch.randn_like(b_action)
             actor_losses, log_prob = actor_loss(*actor(b_obs), noise, qf, alpha, b_obs)
             actor_optimizer.zero_grad()
             actor_losses.mean().backward(inputs=actor_parameters)
@@ -560,13 +577,10 @@ if __name__ == "__main__":
             watch.lap("sparsify")
 
             # ---- Log
-            if args.snr_interval and step % args.snr_interval == 0:
-                snr = gradient_snr(actor, qf, alpha, b_obs, b_obs_action, target, noise)
-                watch.lap("snr")
             if step % 100 == 0:
                 losses = {"qf1_values": q[0].mean(), "qf2_values": q[1].mean(), "alpha": alpha}
                 losses |= {"qf1_loss": qf_losses[0], "qf2_loss": qf_losses[1], "qf_loss": qf_losses.mean()}
-                losses |= {"actor_loss": actor_losses.mean(), "alpha_loss": log_alpha * log_alpha.grad}
+                losses |= {"actor_loss": actor_losses.mean(), "alpha_loss": alpha.log() * log_alpha.grad}
                 for name, value in losses.items():
                     writer.add_scalar(f"losses/{name}", value.item(), step)
                 watch.lap("log")
@@ -587,7 +601,8 @@ if __name__ == "__main__":
             results.append({"step": step, **result})
             su.write_csv(run_dir / "results.csv", results)
             for name, value in result.items():
-                writer.add_scalar(f"{'eval' if name.startswith('return') else 'sparsity'}/{name}", value, step)
+                if not math.isnan(value):
+                    writer.add_scalar(f"{'eval' if name.startswith('return') else 'sparsity'}/{name}", value, step)
             for name, value in su.layer_sparsity(weights, masks).items():
                 writer.add_scalar(f"sparsity/layer/{name}", value, step)
             seconds = watch.take()
@@ -615,4 +630,7 @@ if __name__ == "__main__":
     last = [row["return_mean"] for row in results[-max(1, len(results) // 10) :]]
     print(f"final score (mean of the last {len(last)} of {len(results)} evaluations): {np.mean(last):.1f} ({run_dir})")
     if args.capture_video:
+        print("drawing one episode")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         record_video(actor, args.env_id, args.seed, device, run_dir / "videos" / f"step-{step}.gif")

@@ -12,6 +12,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy import ndarray
 
+PIXELS = 16  # of a cell's side, in pictures
+DARK = 0.15  # brightness of what a network does not see
+
 
 class RunsVectorEnv(VectorEnv):
     """num_envs = runs * envs_per_run environments of one task, for many runs that train as one program.

@@ -38,7 +38,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy import ndarray
 
-from envs.base import RunsVectorEnv
+from envs.base import DARK, PIXELS, RunsVectorEnv
 
 # The map of the authors' public gridworld of this size and these rules, with one coin more, at the end of the first
 # row: so there are 42 coins and 12 poisons, as in the paper.
@@ -63,8 +63,6 @@ COLOURS = np.array([CYAN, MAGENTA, GREEN, YELLOW, BROWN, BLACK, GREY], np.uint8)
 SHAPE = (6, 10, 20)  # maps, rows, columns
 BEST_RETURN = 42.0
 MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # rows and columns of up, down, left, right
-PIXELS = 16  # of a cell's side, in pictures
-DARK = 0.15  # brightness of what a network does not see
 
 _CELLS = SHAPE[1] * SHAPE[2]
 _INPUTS = SHAPE[0] * _CELLS

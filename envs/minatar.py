@@ -33,7 +33,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy import ndarray
 
-from envs.base import RunsVectorEnv
+from envs.base import DARK, PIXELS, RunsVectorEnv
 
 try:
     import minatar.gym
@@ -59,8 +59,6 @@ def _channels(game: str) -> tuple[str, ...]:
 
 # The names of an observation's channels, in the words of the package.
 CHANNELS = {env_id: _channels(GAMES[env_id[len("MinAtar/") : -len("-v1")]]) for env_id in ENV_IDS}
-PIXELS = 16  # of a cell's side, in pictures
-DARK = 0.15  # brightness of what a network does not see
 # [11, 3]: of an empty cell and the channels. In a cell with several objects the last channel is seen.
 COLOURS = np.array(
     [(0, 0, 0), (0, 255, 255), (255, 0, 0), (128, 128, 128), (255, 215, 0), (0, 200, 0), (255, 0, 255)]

@@ -5,10 +5,12 @@ import json
 import math
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import gymnasium as gym
@@ -21,6 +23,7 @@ from sac_rigl import Actor, Args, Critics
 import sparse_utils as su
 
 SCRIPT = Path(sac_rigl.__file__)
+EXPERT = SCRIPT.parent / "experts/CartPole-v1.pt"
 METHODS = ["dense", "small", "prune", "static", "set", "rigl"]
 # 600 gradient steps on Pendulum, whose episodes are 200 steps
 SMALL = "--env-id Pendulum-v1 --total-timesteps 800 --learning-starts 200 --eval-interval 200 --eval-episodes 3"
@@ -141,6 +144,8 @@ def test_evaluate_prints_and_writes_nothing(runs, tmp_path):
     assert out.startswith("Pendulum-v1, 4 episodes: mean -") and "IQM" in out and "95% interval" in out
     assert len(out.splitlines()) == 1
     assert sorted(runs["rigl"].iterdir()) == before and not list(tmp_path.iterdir())
+    other = run(f"--evaluate {runs['rigl']}/checkpoint.pt --eval-episodes 4 --seed 9", cwd=tmp_path).stdout
+    assert other.startswith("Pendulum-v1, 4 episodes") and other != out
 
 
 # ---- Same results again, interrupted or not --------------------------------------------------------------------------
@@ -216,13 +221,31 @@ def test_threads_of_checkpoint_do_not_matter_to_identity(tmp_path):
         ("--snr-interval -5", "--snr-interval must be 0 or more"),
         ("--eval-interval 0", "--eval-interval must be above 0"),
         ("--run-dir /dev/null/x", "cannot use /dev/null/x as a run folder"),
-        ("--evaluate nowhere.pt", "cannot read nowhere.pt"),
+        ("--actor-sparsity 0.5 --method dense", "do not go with --method dense"),
+        ("--evaluate nowhere.pt", "cannot read nowhere.pt as a checkpoint: No such file"),
+        (f"--evaluate {__file__}", f"cannot read {__file__} as a checkpoint: it is damaged, or another program's"),
+        (f"--evaluate {EXPERT}", "is no checkpoint of sac_rigl.py"),
     ],
 )
 def test_bad_input_gets_one_line(flags, message, tmp_path):
     err = run(flags, status=2, cwd=tmp_path).stderr
     assert message in err and len(err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_damaged_checkpoint_and_missing_package(runs, tmp_path):
+    """Each gets one line; what is there stays."""
+    folder = tmp_path / "run"
+    shutil.copytree(runs["static"], folder)
+    half = (folder / "checkpoint.pt").read_bytes()[:1000]
+    (folder / "checkpoint.pt").write_bytes(half)
+    flags = f"{SMALL} --width-scale 0.25 --method static --run-dir {folder}"
+    err = run(flags, status=2).stderr
+    assert "checkpoint.pt as a checkpoint: it is damaged" in err and len(err.splitlines()) == 1
+    assert (folder / "checkpoint.pt").read_bytes() == half
+    if find_spec("wandb") is None:
+        err = run(f"{flags} --track", status=2).stderr
+        assert "pip install wandb" in err and len(err.splitlines()) == 1
 
 
 def test_bullet_without_pybullet_says_what_to_do(tmp_path):
@@ -241,7 +264,7 @@ def test_bullet_without_pybullet_says_what_to_do(tmp_path):
 def dry_run(flags: str) -> dict[str, float]:
     """Density of each layer, as --dry-run prints it."""
     lines = run(f"--dry-run {flags}").stdout.splitlines()
-    return {line.split()[0]: float(line.split("density")[1].split()[0]) for line in lines}
+    return {line.split()[0]: float(line.split("density")[1].split()[0]) for line in lines if "density" in line}
 
 
 def test_dry_run_shows_erk():
@@ -249,6 +272,7 @@ def test_dry_run_shows_erk():
     assert densities["actor.fc2.weight"] == pytest.approx(0.054146, abs=1e-4)  # reference table for 17-256-256-12
     assert densities["qf.fc2.weight"] == pytest.approx(0.06828, abs=1e-4)
     assert densities["qf.fc3.weight"] == 1
+    assert "23,190 parameters with biases; 15,124 FLOPs" in run("--dry-run --sparsity 0.9").stdout
 
 
 def test_uniform_dense_output_layer_and_own_sparsities():
@@ -464,7 +488,10 @@ def test_video_is_a_gif_or_a_clear_word(tmp_path):
     flags = "--env-id Hopper-v5 --total-timesteps 60 --learning-starts 50 --eval-interval 60 --eval-episodes 1"
     done = run(f"{flags} --width-scale 0.1 --batch-size 4 --threads 1 --capture-video --run-dir {tmp_path / 'run'}")
     assert list((tmp_path / "run").glob("videos/*.gif")) or "no video: " in done.stderr
-    assert torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["finished"]
+    file = tmp_path / "run/checkpoint.pt"
+    assert torch.load(file, weights_only=True)["finished"]
+    done = run(f"--evaluate {file} --eval-episodes 1 --capture-video")
+    assert file.with_suffix(".gif").exists() or "no video: " in done.stderr
 
 
 def test_a_copy_beside_sparse_utils_works(tmp_path):
