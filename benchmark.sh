@@ -346,6 +346,8 @@ ppo() { # ENV [--FLAG ...]
 bc() { # ENV [--FLAG ...]; nothing where algos/experts/ has no teacher (its README.md says how to make one)
     if [ -f "$root/algos/experts/$1.pt" ]; then
         echo "algos/bc_distill.py --env-id $* --seeds $seeds$rounds$updates"
+    else
+        echo "left out: behavioural cloning of $1, as there is no teacher algos/experts/$1.pt" >&2
     fi
 }
 
@@ -626,7 +628,7 @@ list() {
         name=${line%%"()"*}
         printf '%-20s' "$name"
         for scale in smoke small paper; do
-            printf ' %6d' "$(commands | wc -l)"
+            printf ' %6d' "$(commands 2> /dev/null | wc -l)"
         done
         printf '  %s\n' "${line#*# }"
     done < <(experiments)
@@ -685,7 +687,7 @@ count() { # the results that match
 run_here() {
     local stopped="" results="" failures="" total folders=$OUT/runs/$name-$scale.txt
     local -a running
-    total=$(commands | wc -l)
+    total=$(commands 2> /dev/null | wc -l)
     : > "$folders"
     trap 'stopped=yes; kill -TERM $(jobs -rp) 2> /dev/null' INT TERM
     while read -r command; do

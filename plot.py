@@ -93,7 +93,7 @@ SCRIPTS = {"ppo_imp": "PPO", "dqn_imp": "DQN", "bc_distill": "behavioural clonin
 CONDITIONS = {"ticket": "#D55E00", "mask_permuted": "#009E73", "permuted_permuted": "#0072B2"}
 CONDITIONS |= {"random_reinit": "#E69F00"}
 EXPERIMENTS = {"retrain": "#E69F00", "finetune": "#CC79A7"}  # of dqn_earlybird.py, in the paper's colours
-LEVELS = (100, 41, 17, 11, 5, 1)  # % of weights remaining, the columns of the table: every fourth round or so
+LEVELS = (100, 41, 17, 11, 5.5, 1.2)  # % of weights remaining, the columns of the table: powers of 0.8
 
 
 @dataclass
@@ -288,8 +288,8 @@ def group(runs: list[Run], axis: str = "") -> dict[tuple[str, str], list[Run]]:
 
 
 STATISTICS = {"iqm": partial(trim_mean, proportiontocut=0.25), "mean": np.mean, "mean_std": np.mean}
-STATISTIC_NAMES = {"iqm": "IQM", "mean": "mean", "mean_std": "mean ± one standard deviation"}
-COLUMN_NAMES = {"return_mean": "return", "best_retest": "return of the best checkpoint"}
+STATISTIC_NAMES = {"iqm": "IQM", "mean": "mean", "mean_std": "mean ± std"}
+COLUMN_NAMES = {"return_mean": "return", "best_retest": "return"}
 
 
 def estimate(tasks: list[np.ndarray], statistic: str, resamples: int = 2000) -> np.ndarray:
@@ -403,7 +403,7 @@ def draw(
 ) -> None:
     """A line through [value, low, high] at each x, with its interval as a band or as error bars."""
     value, low, high = estimates
-    ax.plot(x, value, label=variant, linewidth=1.5, markersize=5, **style)
+    ax.plot(x, value, label=variant, **{"linewidth": 1.5, "markersize": 5} | style)
     if error_bars or np.size(x) == 1:
         ax.vlines(x, low, high, color=style["color"], linewidth=1.5)
     else:
@@ -644,7 +644,7 @@ def layer_densities(rounds: dict[int, dict[int, dict[str, Any]]]) -> dict[str, n
 
 
 def percent(fraction: float) -> str:
-    return f"{100 * fraction:.0f}" if fraction > 0.0095 else f"{100 * fraction:.1g}"
+    return f"{100 * fraction:.0f}" if fraction > 0.095 else f"{100 * fraction:.2g}"
 
 
 def tickets(runs: list[Run], args: Args) -> tuple[plt.Figure, list[dict[str, Any]]]:
@@ -657,6 +657,7 @@ def tickets(runs: list[Run], args: Args) -> tuple[plt.Figure, list[dict[str, Any
     colours = CONDITIONS | dict(zip(others, OTHER_COLOURS, strict=False))
     aligned = len(lines) > 1 and 1 < len(columns) <= 4 and any("" not in line for line in grid)
     figure, axes = panels(titles.values(), colours, grid if aligned else None)
+    extent: dict[str, list[float]] = {}  # of each task: what single seeds reached, which a band may exceed
     for (env, variant), members in groups.items():
         ax, dense = axes[titles[env, variant]], None
         for condition in ("dense", *colours):
@@ -664,7 +665,9 @@ def tickets(runs: list[Run], args: Args) -> tuple[plt.Figure, list[dict[str, Any
             if not rounds:
                 continue
             remaining = by_round(rounds, "remaining_fraction").mean(1)
-            estimates = estimate([by_round(rounds, args.column).T], args.statistic)
+            scores = by_round(rounds, args.column).T
+            extent[env] = [*extent.get(env, []), scores.min(), scores.max()]
+            estimates = estimate([scores], args.statistic)
             row = {"env": env, "script": members[0].args["script"], "variant": variant, "condition": condition}
             for i, (round_, row_of) in enumerate(rounds.items()):
                 row |= {"round": round_, "remaining_fraction": float(remaining[i])}
@@ -674,14 +677,17 @@ def tickets(runs: list[Run], args: Args) -> tuple[plt.Figure, list[dict[str, Any
                 draw_reference(ax, (dense[0, 0], math.nan, math.nan), {"color": COLOURS["dense"]}, condition)
             else:  # all begin at the dense agent
                 marker = MARKERS[list(colours).index(condition) % len(MARKERS)]
-                style = {"color": colours[condition], "marker": marker}
+                # hollow, and each smaller than the one before, so that equal ones are all seen
+                size = max(3.5, 9 - 1.8 * list(colours).index(condition))
+                style = {"color": colours[condition], "marker": marker, "markersize": size, "fillstyle": "none"}
                 draw(ax, [100, *100 * remaining], np.hstack([dense, estimates]), style, condition)
     smallest = min(0.64, *(row["remaining_fraction"] for row in rows))
     steps = np.arange(round(math.log(smallest, 0.8)) + 1)
     labelled = steps[:: max(2, math.ceil(len(steps) / 11))]
     for (env, _), title in titles.items():
-        ax, limits = axes[title], [axes[other].get_ylim() for key, other in titles.items() if key[0] == env]
-        ax.set_ylim(np.min(limits), np.max(limits))  # the same for all panels of a task
+        ax, low, high = axes[title], min(extent[env]), max(extent[env])
+        margin = 0.05 * (high - low) or 1
+        ax.set_ylim(low - margin, high + margin)  # the same for all panels of a task
         ax.set_title(title, fontsize=10)
         ax.set_xscale("log")
         ax.set_xlim(115, 87 * smallest)
@@ -701,7 +707,7 @@ def ticket_table(rows: list[dict[str, Any]], args: Args) -> str:
     """What kind tickets drew, at a few levels of remaining weights, in Markdown."""
     spread = {"mean_std": "mean ± std"}.get(args.statistic, f"{STATISTIC_NAMES[args.statistic]} [95% interval]")
     head = ["env", "script", "condition", "seeds", f"{args.column} at 100%, {spread}"]
-    lines = [[*head, *(f"{level}%" for level in LEVELS[1:]), "95% of the way down to"]]
+    lines = [[*head, *(f"{level}%" for level in LEVELS[1:]), "fewest weights near dense"]]
     for env, variant in dict.fromkeys((row["env"], row["variant"]) for row in rows):
         members = [row for row in rows if (row["env"], row["variant"]) == (env, variant)]
         dense, last = members[0], {row["condition"]: row["value"] for row in members}
@@ -711,7 +717,7 @@ def ticket_table(rows: list[dict[str, Any]], args: Args) -> str:
             cells = []
             for wanted in LEVELS:
                 far = {abs(math.log(100 * row["remaining_fraction"] / wanted)): row for row in points}
-                row = far[min(far)] if min(far) < 0.25 else None  # the round next to it, if there is one within 25%
+                row = far[min(far)] if min(far) < 0.12 else None  # that of the nearest round; a round keeps 80%
                 cells.append("–" if row is None else interval_text(row, args.statistic))
             smallest = min((row["remaining_fraction"] for row in points if row["value"] >= level), default=math.nan)
             cells.append(f"{100 * smallest:.3g}% (≥ {number(level)})")

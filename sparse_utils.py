@@ -310,7 +310,7 @@ def describe(weights: Weights, masks: Weights) -> str:
     for name, w in weights.items():
         density = 1 - sparsity({name: w}, masks)
         active = round(density * w.numel())
-        lines.append(f"{name:20} {tuple(w.shape)!s:20} density {density:7.5f} {active:11,} weights")
+        lines.append(f"{name:22} {tuple(w.shape)!s:18} density {density:7.5f} {active:11,} weights")
     total, density = sum(w.numel() for w in weights.values()), 1 - sparsity(weights, masks)
     lines.append(f"{'all':41} density {density:7.5f} {round(density * total):11,} of {total:,} weights")
     return "\n".join(lines)
@@ -622,7 +622,7 @@ def load_ticket(file: Path) -> dict[str, Any]:
     try:
         packed, shapes = ticket.pop("packed_masks"), ticket.pop("shapes")
     except (KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"cannot read {file} as a ticket: it is something else") from error
+        raise ValueError(f"cannot read {file} as a ticket: tickets are in tickets/ of a run folder") from error
     masks = {}
     for name, bits in packed.items():
         flat = np.unpackbits(bits.numpy(), count=math.prod(shapes[name]))
@@ -672,6 +672,8 @@ def describe_returns(returns: np.ndarray) -> str:
     def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
         return trim_mean(values, 0.25, axis=axis)
 
+    if len(returns) == 1:
+        return f"1 episode: {returns[0]:.1f}"
     low, high = bootstrap_interval(returns, iqm)
     text = f"{len(returns)} episodes: mean {returns.mean():.1f}, std {returns.std():.1f}, IQM {iqm(returns):.1f}"
     return f"{text} (95% interval {low:.1f} to {high:.1f})"
@@ -720,6 +722,7 @@ def check_ticket_flags(args: Any) -> None:
     """The same for what all scripts of lottery tickets have."""
     check_flags(args, "above 0", "eval_interval", "eval_episodes", "num_envs")
     check_flags(args, "0 or more", "rounds", "threads", "rewind_steps")
+    check_flags(args, "above 0", "input_init_scale")
     check_flags(args, "in (0, 1)", "prune_fraction")
     check_hidden_sizes(args)
     if len(set(args.seeds)) < len(args.seeds) or min(args.seeds, default=-1) < 0:
@@ -737,6 +740,11 @@ def seeds(*key: int, n: int = 1) -> list[int]:
     return [int(state) for state in np.random.SeedSequence((len(key), *key)).generate_state(n)]
 
 
+def flags_without_help() -> list[str]:
+    """The command line but for --help: a first reading finds the task whose defaults --help is to show."""
+    return [flag for flag in sys.argv[1:] if flag not in ("-h", "--help")]
+
+
 def run_name(args: Any, script: str, variant: str) -> str:
     """{env}__{script}__{variant}__{seed}__{hash of the arguments that can change results}, safe as a folder's name.
     Where many seeds train together their number stands in the place of the seed."""
@@ -747,21 +755,22 @@ def run_name(args: Any, script: str, variant: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
 
 
-def start_run(args: Any, folder: Path) -> dict[str, Any] | None:
+def start_run(args: Any, folder: Path, reads: Sequence[Path] = ()) -> dict[str, Any] | None:
     """Make or reopen a run's folder. Returns the checkpoint to go on from, or None to start at the beginning.
 
     A finished run says so and ends the program with status 0, unless ``args.rounds`` now asks for more. A folder that
     holds a run with other result-changing arguments, that is no run folder, or that another process is using is
-    refused. ``args.fresh`` empties it first.
+    refused; so is one whose run began with other contents of the files that it ``reads``. ``args.fresh`` empties it
+    first.
     """
     config_file, checkpoint_file = folder / "config.json", folder / "checkpoint.pt"
     now = json.loads(json.dumps(asdict(args)))  # as it reads back: a tuple becomes a list
     if args.track and find_spec("wandb") is None:
         fail("--track needs Weights & Biases: pip install wandb")
     try:
-        there = _read_args(config_file)
+        config = _read_config(config_file)
         contents = {file.name for file in folder.iterdir()} if folder.exists() else set()
-        if there is None and contents - {".lock", ".config.json.tmp"}:
+        if config is None and contents - {".lock", ".config.json.tmp"}:
             fail(f"{folder} is not empty and has no config.json of a run, so it is no run folder; nothing was touched")
         folder.mkdir(parents=True, exist_ok=True)
         _lock(folder)
@@ -770,11 +779,12 @@ def start_run(args: Any, folder: Path) -> dict[str, Any] | None:
             for name in sorted(contents - {".lock"}, key="config.json".__eq__):
                 item = folder / name
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
-            there = None
-        if there is None:
-            config = {"args": now, "command": sys.argv, **_versions()}
-            write_atomically(config_file, lambda file: file.write_text(json.dumps(config, indent=2) + "\n"))
-            there = now
+            config = None
+        digests = {str(file): hashlib.sha1(file.read_bytes()).hexdigest() for file in reads}
+        if config is None:
+            config = {"args": now, "command": sys.argv, **_versions(), "reads": digests, "resumed": []}
+            write_json(config_file, config)
+        there = config["args"]
         other = [
             f"--{name.replace('_', '-')} {there.get(name)} there, {now.get(name)} now"
             for name in sorted(there.keys() | now.keys())
@@ -782,25 +792,30 @@ def start_run(args: Any, folder: Path) -> dict[str, Any] | None:
         ]
         if other:
             fail(f"{folder} holds a run with other arguments ({'; '.join(other)}); --fresh would start it over")
+        for file, digest in config.get("reads", {}).items():
+            if digests.get(file, digest) != digest:
+                fail(f"{file} has changed since the run in {folder} began; --fresh would start it over")
         if not checkpoint_file.exists():
             print(f"writing to {folder}")
             return None
     except OSError as error:
         fail(f"cannot use {folder} as a run folder: {error.strerror}")
     checkpoint = load_checkpoint(checkpoint_file)
-    if checkpoint["finished"] and checkpoint.get("round", 0) >= getattr(args, "rounds", 0):
+    if checkpoint["round"] >= args.rounds if hasattr(args, "rounds") else checkpoint["finished"]:
         print(f"{folder} is finished; --fresh would start it over")
         raise SystemExit(0)
+    config["resumed"] = [*config.get("resumed", []), {"args": now, "command": sys.argv, **_versions()}]
+    write_json(config_file, config)
     return checkpoint
 
 
-def _read_args(config_file: Path) -> dict[str, Any] | None:
-    """The arguments in a run's config.json; None if there is no such file, or it is another program's."""
+def _read_config(config_file: Path) -> dict[str, Any] | None:
+    """A run's config.json; None if there is no such file, or it is another program's."""
     try:
         config = json.loads(config_file.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return config["args"] if isinstance(config, dict) and isinstance(config.get("args"), dict) else None
+    return config if isinstance(config, dict) and isinstance(config.get("args"), dict) else None
 
 
 _locks = []  # A lock lasts as long as its file is open, so a killed run leaves none behind.
@@ -839,6 +854,11 @@ def write_atomically(file: Path, write: Callable[[Path], Any]) -> None:
     temporary = file.with_name(f".{file.name}.tmp")
     write(temporary)
     os.replace(temporary, file)
+
+
+def write_json(file: Path, contents: dict[str, Any]) -> None:
+    """Atomically write it with indents."""
+    write_atomically(file, lambda temporary: temporary.write_text(json.dumps(contents, indent=2) + "\n"))
 
 
 def save_checkpoint(file: Path, checkpoint: dict[str, Any]) -> None:

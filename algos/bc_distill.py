@@ -2,15 +2,15 @@
 
     python algos/bc_distill.py                                     # Cart-Pole, 5 seeds, 4 conditions
     python algos/bc_distill.py --env-id Acrobot-v1 --seeds 1 2 3
-    python algos/bc_distill.py --env-id HopperBulletEnv-v0 --teacher runs/NAME/tickets/round00_dense_seed1.pt
+    python algos/bc_distill.py --env-id Walker2DBulletEnv-v0 --teacher runs/NAME/tickets/round00_dense_seed1.pt
     python algos/bc_distill.py --env-id MinAtar/Breakout-v1 --teacher runs/NAME/tickets/round00_dense_seed1.pt
 
 The supervised counterpart of ppo_imp.py and dqn_imp.py (section 3): the same rounds of training, pruning and
 rewinding and the same four conditions, but on a fixed set of transitions, so without exploration and with a
 stationary distribution of data. Each seed has its own transitions from the teacher's stochastic policy, the same in
 all rounds and conditions. Students minimise the cross-entropy with the teacher's policy, or for Gaussian policies the
-KL divergence from it; those of a DQN teacher the Huber loss of their action values against the teacher's. Their
-returns are measured in the environment.
+divergence KL(teacher || student); those of a DQN teacher the Huber loss of their action values against the teacher's.
+Their returns are measured in the environment.
 
 All runs (seeds x conditions) of a round are one batched program: every parameter has a leading run axis R and every
 batch is [R, B, ...]. A run of fully connected networks learns the same, bit for bit on one CPU thread, whatever runs
@@ -22,13 +22,15 @@ Writes the folder ``runs/{env}__bc_distill__actor__{n}seeds__{hash}``, or ``--ru
     curves.csv      a row per evaluation; step is the number of updates
     tickets/        a file per round and run: masks, initial weights, best weights; su.load_ticket reads it
     config.json, timing.csv, checkpoint.pt, events.*; transitions.pt until the run is finished
+
 The same command started again goes on after the last finished round, to the same results.
 
 Teachers: ``algos/experts/{env}.pt`` or any ticket of ppo_imp.py or dqn_imp.py. Hyper-parameters: tables 2, 4, 6 and
 10 (``TASKS``). What the paper leaves silent, and what differs:
  1. The table's "training environment steps" are the number of transitions. Updates and their size are ours: 5,000 of
     128 transitions for Cart-Pole (where ppo_imp.py makes 9,984 of 32) and 15,000 of 128 for all others (Acrobot with
-    ppo_imp.py: 15,616 of 128; Bullet: 46,840 of 320). Batches are drawn with replacement.
+    ppo_imp.py: 15,616 of 128; Bullet: 234,200 of 64). Batches are drawn with replacement.
+    The learning rate stays as it is, gradients are not clipped, and students have no critic.
  2. Students are tanh networks like the teachers of ppo_imp.py, or ReLU networks like those of dqn_imp.py, which start
     with 16 convolutions of 3 x 3 if the teacher does. They see what the teacher sees, normalised as by the teacher.
  3. Evaluation every tenth of the updates, 20 episodes, mean or most likely action, or for action values dqn_imp.py's
@@ -162,7 +164,7 @@ def teacher_file(args: Args) -> Path:
 
 def parse_args() -> Args:
     """The command line over the task's defaults. Ends the program with one line if it makes no sense."""
-    given = tyro.cli(Args, description=__doc__)
+    given = tyro.cli(Args, args=su.flags_without_help())
     task = TASKS.get(given.env_id, VISUAL if visual(given.env_id) else BULLET)
     with contextlib.suppress(ValueError):  # what is wrong with a teacher is said where it is loaded
         if su.load_ticket(teacher_file(given)).get("args", {}).get("network") == "cnn":
@@ -332,7 +334,7 @@ def collect(
 
 def distillation_loss(actor: Network, x: Tensor, teacher_out: Tensor, teacher_log_std: Tensor | None) -> Tensor:
     """Loss of each run [R], the mean over its batch: cross-entropy of the policies (tables 2 and 4), for Gaussian
-    ones the KL divergence of the student's from the teacher's (table 6), for action values the Huber loss (table 10).
+    ones KL(teacher || student) (table 6), for action values the Huber loss (table 10).
     """
     out = actor(x)
     if actor.values:
@@ -393,7 +395,7 @@ if __name__ == "__main__":
 
     # ---- Run folder; go on after the last finished round in it
     run_dir = Path(args.run_dir or f"runs/{su.run_name(args, 'bc_distill', 'actor')}")
-    checkpoint = su.start_run(args, run_dir)
+    checkpoint = su.start_run(args, run_dir, [teacher_file(args)])
     # A chain is what one seed and condition hand on from round to round: masks, and the best weights of the round.
     first_round, results, curves, timings = 0, [], [], []
     chains: dict[str, dict[str, dict[str, Tensor]]] = {}
@@ -402,9 +404,6 @@ if __name__ == "__main__":
         first_round, results, curves = checkpoint["round"] + 1, checkpoint["results"], checkpoint["curves"]
         chains, starts, timings = checkpoint["chains"], checkpoint["starts"], checkpoint["timings"]
         print(f"resuming {run_dir} at round {first_round}")
-    signals = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _frame: signals.append(number))
     if args.track:
         import wandb
 
@@ -429,6 +428,9 @@ if __name__ == "__main__":
     seen, outputs = data["seen"].to(device), data["outputs"].to(device)
     teacher_log_std = teacher_net.log_std[:1].to(device) if gaussian else None
 
+    signals = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: signals.append(number))
     progress = tqdm(total=(args.rounds + 1) * args.updates, initial=first_round * args.updates, unit="update")
     progress.mininterval = 1 if sys.stderr.isatty() else 60
     for round_ in range(first_round, args.rounds + 1):
@@ -491,8 +493,9 @@ if __name__ == "__main__":
                 seeds = [su.seeds(seed, round_, 3, update)[0] for seed, _ in runs]
                 returns = envs.vector.play(eval_envs, greedy(nets["actor"], view, seeds), seeds)
                 final_return = returns.mean(1)
+                steps_to_best[final_return > best_return] = update
                 better = final_return >= best_return  # of equals the later, which has trained longer
-                best_return[better], steps_to_best[better] = final_return[better], update
+                best_return[better] = final_return[better]
                 for name, p in parameters.items():
                     best[name][better] = p.detach()[better]
                 for r, (seed, condition) in enumerate(runs):
@@ -533,8 +536,8 @@ if __name__ == "__main__":
             saved |= {"script": "bc_distill", "args": asdict(args), "obs_shape": list(obs_space.shape), "view": view}
             saved |= {"inputs": view["inputs"], "kind": kind, "matrix_seed": matrix_seed}
             su.save_ticket(file, masks_of[r], **saved)
-            writer.add_scalar(f"{condition}/best_retest/seed{seed}", row["best_retest"], round_)
-            writer.add_scalar(f"{condition}/remaining_fraction/seed{seed}", row["remaining_fraction"], round_)
+            writer.add_scalar(f"best_retest/{condition}/seed{seed}", row["best_retest"], round_)
+        writer.add_scalar("remaining_fraction", row["remaining_fraction"], round_)
         su.write_csv(run_dir / "results.csv", results)
         su.write_csv(run_dir / "curves.csv", curves)
         watch.lap("save")

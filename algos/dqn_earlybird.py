@@ -172,7 +172,7 @@ class Args:
 
 def parse_args() -> Args:
     """The command line over the task's defaults. Ends the program with one line if it makes no sense."""
-    given = tyro.cli(Args, description=__doc__)
+    given = tyro.cli(Args, args=su.flags_without_help())
     args = tyro.cli(Args, description=__doc__, default=replace(Args(), **TASKS.get(given.env_id, {})))
     if args.env_id not in envs.classic.ENV_IDS:
         su.fail(f"--env-id must be one of {', '.join(envs.classic.ENV_IDS)}, not {args.env_id}")

@@ -168,14 +168,14 @@ class Args:
 
 def parse_args() -> Args:
     """The command line over the task's defaults. Ends the program with one line if it makes no sense."""
-    given = tyro.cli(Args, description=__doc__)
+    given = tyro.cli(Args, args=su.flags_without_help())
     task = MAZEGRID if given.env_id.startswith("MazeGrid") else MINATAR if "MinAtar" in given.env_id else CLASSIC
     if given.network == "cnn":
         task = task | {"hidden_sizes": (128, 64)}
     args = tyro.cli(Args, description=__doc__, default=replace(Args(), **task))
     su.check_ticket_flags(args)
     su.check_flags(args, "above 0", "total_timesteps", "buffer_size", "batch_size", "replay_ratio", "target_interval")
-    su.check_flags(args, "above 0", "exploration_fraction")
+    su.check_flags(args, "above 0", "exploration_fraction", "max_grad_norm")
     su.check_flags(args, "0 or more", "weight_decay", "learning_rate", "learning_starts")
     su.check_flags(args, "in [0, 1]", "gamma", "start_e", "end_e", "eval_epsilon", "priority_alpha", "priority_beta")
     su.check_flags(args, "in [0, 1)", "dropout")
@@ -400,7 +400,7 @@ if __name__ == "__main__":
     # ---- Run folder; go on after the last finished round in it
     run_dir = Path(args.run_dir or f"runs/{su.run_name(args, 'dqn_imp', args.network)}")
     round_file = run_dir / "round.pt"  # what an unfinished round needs to go on
-    checkpoint = su.start_run(args, run_dir)
+    checkpoint = su.start_run(args, run_dir, [Path(args.input_mask)] if args.input_mask else [])
     # A chain is what one seed and condition hand on from round to round: masks, and the best weights of the round.
     first_round, results, curves, timings = 0, [], [], []
     chains: dict[str, dict[str, dict[str, Tensor]]] = {}
@@ -540,8 +540,9 @@ if __name__ == "__main__":
                 seeds = [su.seeds(seed, round_, 3, step)[0] for seed, _ in runs]
                 returns = envs.vector.play(eval_envs, policy(q, inputs, args.eval_epsilon, seeds), seeds)
                 final_return = returns.mean(1)
+                steps_to_best[final_return > best_return] = step
                 better = final_return >= best_return  # of equals the later, which has trained longer
-                best_return[better], steps_to_best[better] = final_return[better], step
+                best_return[better] = final_return[better]
                 for name, tensor in state.items():
                     best[name][better] = tensor[better]
                 for (seed, condition), values_of_run in zip(runs, returns, strict=True):
@@ -595,8 +596,8 @@ if __name__ == "__main__":
             saved = {"initial": start_of[r], "best": chains[f"{seed} {condition}"]["best"], "result": row}
             saved |= {"script": "dqn_imp", "args": asdict(args), "obs_shape": list(obs_space.shape), "inputs": seen}
             su.save_ticket(file, masks_of[r], **saved)
-            writer.add_scalar(f"{condition}/best_retest/seed{seed}", row["best_retest"], round_)
-            writer.add_scalar(f"{condition}/remaining_fraction/seed{seed}", row["remaining_fraction"], round_)
+            writer.add_scalar(f"best_retest/{condition}/seed{seed}", row["best_retest"], round_)
+        writer.add_scalar("remaining_fraction", row["remaining_fraction"], round_)
         su.write_csv(run_dir / "results.csv", results)
         su.write_csv(run_dir / "curves.csv", curves)
         watch.lap("save")

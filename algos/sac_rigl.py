@@ -167,7 +167,7 @@ class Args:
 
 def parse_args() -> Args:
     """The command line over table 2's defaults for its method. Ends the program with one line if it makes no sense."""
-    given = tyro.cli(Args, description=__doc__)
+    given = tyro.cli(Args, args=su.flags_without_help())
     starts = 10_000 if given.env_id.startswith(("HalfCheetah", "Ant")) else 1_000
     args = tyro.cli(Args, description=__doc__, default=replace(Args(), learning_starts=starts, **TUNED[given.method]))
     su.check_flags(args, "in [0, 1)", "sparsity", "actor_sparsity", "critic_sparsity")

@@ -9,6 +9,7 @@ A step that ends an episode starts the next one (gymnasium's SAME_STEP), so no s
 run's rows follows from its seed, whichever runs are stepped beside it.
 """
 
+import atexit
 import difflib
 import os
 import sys
@@ -103,6 +104,8 @@ def make(
                 raise gym.error.NameNotFound("there is no such task.")
             workers = "async" if processes else "sync"
             vector = gym.make_vec(env_id, n, workers, {"autoreset_mode": mode}, **drawn)
+            if processes:  # they inherit the program's handlers of signals, so nothing else ends them at its exit
+                atexit.register(vector.close)
     except (gym.error.Error, ImportError) as error:
         text = str(error).replace("\n", " ")
         near = difflib.get_close_matches(env_id, {*classic.ENV_IDS, *gym.registry} - {env_id}, n=3)

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -118,7 +119,7 @@ def test_a_row_per_round_and_run(name, request):
         assert [int(c["step"]) for c in own] == [10, 20]
         returns = [float(c["return_mean"]) for c in own]
         assert float(row["best_return"]) == max(returns) and float(row["final_return"]) == returns[-1]
-        assert int(row["steps_to_best"]) == (20 if returns[1] >= returns[0] else 10)
+        assert int(row["steps_to_best"]) == (20 if returns[1] > returns[0] else 10)
         assert row["loss"] == own[-1]["loss"] and 0 < float(row["loss"]) < 5
         assert np.isfinite(float(row["best_retest"]))
     assert len(curves) == 2 * len(rows) and len({row["teacher_return"] for row in rows}) == 1
@@ -237,6 +238,18 @@ def test_killed_run_resumes_to_the_same_results(finished, teachers, tmp_path):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
     assert not (tmp_path / "run/transitions.pt").exists()
     assert "is finished" in run(flags).stdout
+
+
+def test_another_teacher_in_the_same_file_is_refused(teachers, tmp_path):
+    teacher = tmp_path / "teacher.pt"
+    shutil.copy(teachers["cartpole"], teacher)
+    flags = f"{TINY} --seeds 1 --teacher {teacher} --run-dir {tmp_path / 'run'}"
+    run(f"{flags} --rounds 0")
+    shutil.copy(SCRIPT.parent / "experts/CartPole-v1.pt", teacher)
+    done = run(flags, status=2)
+    assert f"{teacher} has changed since the run in {tmp_path / 'run'} began" in done.stderr
+    shutil.copy(teachers["cartpole"], teacher)
+    assert "resuming" in run(flags).stdout
 
 
 def test_a_finished_run_goes_on_with_more_rounds(finished, teachers, tmp_path):

@@ -353,8 +353,8 @@ def test_tickets_draw_each_condition_from_the_dense_agent_on(make_tickets, draw)
     assert (ticket["condition"], ticket["seeds"]) == ("ticket", "2")
     assert ticket["best_retest at 100%, mean ± std"] == random["best_retest at 100%, mean ± std"] == "120 ± 28.3"
     # The worst condition has lost 100 in its last round, so the level is 120 - 5.
-    assert ticket["95% of the way down to"] == "80% (≥ 115)"
-    assert random["95% of the way down to"] == "100% (≥ 115)"
+    assert ticket["fewest weights near dense"] == "80% (≥ 115)"
+    assert random["fewest weights near dense"] == "100% (≥ 115)"
     rows, _ = draw("tickets", "runs", "--column", "best_return")
     assert rows[0]["value"] == 240
 
@@ -362,8 +362,10 @@ def test_tickets_draw_each_condition_from_the_dense_agent_on(make_tickets, draw)
 def test_ticket_table_takes_the_nearest_round(make_tickets, draw):
     make_tickets({1: (100, {"ticket": [100 - k for k in range(1, 15)]})})
     (line,) = table(draw("tickets", "runs")[1])
-    levels = {level: line[f"{level}%"] for level in (41, 17, 11, 5, 1)}  # round 13 has 5.5%, 14 has 4.4%
-    assert levels == {41: "96 ± –", 17: "92 ± –", 11: "90 ± –", 5: "87 ± –", 1: "–"}
+    levels = {level: line[f"{level}%"] for level in (41, 17, 11, 5.5, 1.2)}
+    assert levels == {41: "96 ± –", 17: "92 ± –", 11: "90 ± –", 5.5: "87 ± –", 1.2: "–"}
+    make_tickets({1: (100, {"ticket": [99, 98, 97]})}, "runs/short", rounds=3, hidden_sizes=[4])
+    assert [line["41%"] for line in table(draw("tickets", "runs/short")[1])] == ["–"]  # 51% is not 41%
 
 
 def test_tickets_can_show_the_iqm(make_tickets, draw):

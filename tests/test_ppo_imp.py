@@ -1,9 +1,12 @@
 """algos/ppo_imp.py: real runs of the command with tiny networks, and its parts."""
 
+import json
 import math
+import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -66,14 +69,14 @@ def test_a_row_per_round_and_run(finished):
 
 
 def test_results_follow_from_the_curves(finished):
-    """best_return is the highest evaluation of the round, final_return its last; of equals the later one counts."""
+    """best_return is the highest evaluation of the round, final_return its last, steps_to_best the first of these."""
     curves = read_csv(finished / "curves.csv")
     for row in read_csv(finished / "results.csv"):
         own = [c for c in curves if all(c[key] == row[key] for key in ("round", "seed", "condition"))]
         assert [int(c["step"]) for c in own] == [512, 1024]
         returns = [float(c["return_mean"]) for c in own]
         assert float(row["best_return"]) == max(returns) and float(row["final_return"]) == returns[-1]
-        assert int(row["steps_to_best"]) == (1024 if returns[1] >= returns[0] else 512)
+        assert int(row["steps_to_best"]) == (1024 if returns[1] > returns[0] else 512)
 
 
 def test_conditions_start_as_table_1_says(finished):
@@ -175,6 +178,11 @@ def test_a_finished_run_goes_on_with_more_rounds(finished, tmp_path):
     for name in ("results.csv", "curves.csv"):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
     assert "is finished" in run(f"{flags} --rounds 1").stdout and "is finished" in run(flags).stdout
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert [config["args"]["rounds"], *(again["args"]["rounds"] for again in config["resumed"])] == [1, 2]
+    checkpoint = su.load_checkpoint(tmp_path / "run/checkpoint.pt")  # as if 60 rounds were wanted, and 2 are done
+    su.save_checkpoint(tmp_path / "run/checkpoint.pt", checkpoint | {"finished": False})
+    assert "is finished" in run(f"{flags} --rounds 1").stdout
 
 
 def test_interrupted_run_says_how_to_go_on(tmp_path):
@@ -189,6 +197,26 @@ def test_interrupted_run_says_how_to_go_on(tmp_path):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in err
     assert "stopped in round 0; the same command starts this round again" in out
+
+
+def test_processes_for_environments_end_with_an_interrupted_run(tmp_path):
+    """Ctrl-C in a terminal reaches them, too."""
+    flags = f"{GAUSSIAN} --env-id Pendulum-v1 --seeds 1 --num-envs 2 --num-minibatches 2 --eval-episodes 2"
+    flags += f" --total-timesteps 1000000 --async-envs --run-dir {tmp_path / 'run'}"
+    own_group = {"start_new_session": True, "text": True}
+    process = subprocess.Popen(
+        helpers.command(SCRIPT, flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **own_group
+    )
+    try:
+        while not list((tmp_path / "run").glob("events.*")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        out, _ = process.communicate(timeout=120)  # ends when the last process that could write has ended
+        assert process.returncode == 128 + signal.SIGINT and "stopped in round 0" in out
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 # ---- Tickets -------------------------------------------------------------------------------------------------------
