@@ -801,7 +801,7 @@ def start_run(args: Any, folder: Path, reads: Sequence[Path] = ()) -> dict[str, 
     except OSError as error:
         fail(f"cannot use {folder} as a run folder: {error.strerror}")
     checkpoint = load_checkpoint(checkpoint_file)
-    if checkpoint["round"] >= args.rounds if hasattr(args, "rounds") else checkpoint["finished"]:
+    if checkpoint["round"] >= args.rounds if "round" in checkpoint else checkpoint["finished"]:
         print(f"{folder} is finished; --fresh would start it over")
         raise SystemExit(0)
     config["resumed"] = [*config.get("resumed", []), {"args": now, "command": sys.argv, **_versions()}]

@@ -106,7 +106,7 @@ class Args:
     threads: int = 1
     """CPU threads of PyTorch; small networks are fastest with one"""
     async_envs: bool = False
-    """a process for each environment, where the simulator is slow and there are cores for it"""
+    """a process for each environment of every run, those of evaluations too, where the simulator is slow"""
     cuda: bool = False
     """use a GPU if there is one"""
     track: bool = False

@@ -409,9 +409,6 @@ if __name__ == "__main__":
         first_round, results, curves = checkpoint["round"] + 1, checkpoint["results"], checkpoint["curves"]
         chains, starts, timings = checkpoint["chains"], checkpoint["starts"], checkpoint["timings"]
         print(f"resuming {run_dir} at round {first_round}")
-    signals = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _frame: signals.append(number))
     if args.track:
         import wandb
 
@@ -423,6 +420,9 @@ if __name__ == "__main__":
     update_every = round(args.batch_size / args.replay_ratio) // args.num_envs  # iterations
     first_update = -(-args.learning_starts // args.num_envs)
     steps = args.num_envs  # of a run in each iteration
+    signals = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: signals.append(number))
     progress = tqdm(total=(args.rounds + 1) * iterations * steps, initial=first_round * iterations * steps, unit="step")
     progress.mininterval = 1 if sys.stderr.isatty() else 60
     for round_ in range(first_round, args.rounds + 1):

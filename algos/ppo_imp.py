@@ -103,11 +103,11 @@ class Args:
     eval_interval: int = 8_000
     """environment steps of a run between evaluations; default a tenth of the task's --total-timesteps"""
     eval_episodes: int = 20
-    """episodes per evaluation; default 10 for Bullet, MuJoCo and Atari"""
+    """episodes per evaluation; default 10 for all but Cart-Pole, Acrobot and MountainCar"""
     threads: int = 1
     """CPU threads of PyTorch; small networks are fastest with one"""
     async_envs: bool = False
-    """a process for each environment, where the simulator is slow and there are cores for it"""
+    """a process for each environment of every run, those of evaluations too, where the simulator is slow"""
     cuda: bool = False
     """use a GPU if there is one"""
     track: bool = False
@@ -125,11 +125,11 @@ class Args:
 
     # Algorithm (tables 3, 5, 7 and 9)
     num_envs: int = 4
-    """environments of each run; default 10 for Bullet, MuJoCo and Atari"""
+    """environments of each run; default 10 for all but Cart-Pole, Acrobot and MountainCar"""
     num_steps: int = 64
     """steps of each environment per rollout; default 64 for Cart-Pole, 128 for all others"""
     update_epochs: int = 4
-    """passes over each rollout; default 10 for Bullet, MuJoCo and Atari"""
+    """passes over each rollout; default 10 for all but Cart-Pole, Acrobot and MountainCar"""
     num_minibatches: int = 8
     """minibatches per pass; default 8 for Cart-Pole, 4 for Acrobot, 20 for all others"""
     learning_rate: float = 5e-4
@@ -153,7 +153,7 @@ class Args:
 
     # Networks
     hidden_sizes: tuple[int, ...] = (64, 64)
-    """units of the hidden layers of actor and critic (of a Nature CNN: those after its convolutions)"""
+    """units of hidden layers of actor and critic (of a Nature CNN: after its convolutions); default by task"""
     init: Literal["kaiming", "he", "xavier", "orthogonal"] = "kaiming"
     """kaiming is PyTorch's default (a = sqrt 5), he has the gain of ReLU; no output layer is scaled down"""
     input_init_scale: float = 1.0
@@ -402,9 +402,6 @@ if __name__ == "__main__":
         first_round, results, curves = checkpoint["round"] + 1, checkpoint["results"], checkpoint["curves"]
         chains, starts, timings = checkpoint["chains"], checkpoint["starts"], checkpoint["timings"]
         print(f"resuming {run_dir} at round {first_round}")
-    signals = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _frame: signals.append(number))
     if args.track:
         import wandb
 
@@ -415,6 +412,9 @@ if __name__ == "__main__":
     batch_size = args.num_envs * args.num_steps
     iterations = args.total_timesteps // batch_size
     minibatch_size = batch_size // args.num_minibatches
+    signals = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: signals.append(number))
     progress = tqdm(total=(args.rounds + 1) * iterations, initial=first_round * iterations, unit="rollout")
     progress.mininterval = 1 if sys.stderr.isatty() else 60
     for round_ in range(first_round, args.rounds + 1):

@@ -1187,15 +1187,19 @@ def test_start_run_resumes(start, tmp_path):
     start(Args(), tmp_path)
     saved = {"finished": False, "step": 5, "w": torch.arange(3.0), "results": [{"step": 1, "x": 0.5}], "rng": (1, None)}
     su.save_checkpoint(tmp_path / "checkpoint.pt", saved)
-    config = (tmp_path / "config.json").read_bytes()
-    checkpoint = start(Args(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    checkpoint = start(Args(threads=4), tmp_path)
     assert torch.equal(checkpoint.pop("w"), saved.pop("w"))
     assert checkpoint == saved
-    assert (tmp_path / "config.json").read_bytes() == config
+    now = json.loads((tmp_path / "config.json").read_text())
+    (again,) = now.pop("resumed")
+    assert config.pop("resumed") == [] and now == config  # what it was begun with stays
+    assert again["args"]["threads"] == 4 and again["command"] == sys.argv and "commit" in again
 
 
 @pytest.mark.parametrize("flag", sorted(FREE_CHANGES))
-def test_start_run_resumes_whatever_the_free_flags(start, tmp_path, flag):
+def test_start_run_resumes_whatever_the_free_flags(start, tmp_path, monkeypatch, flag):
+    monkeypatch.setattr(su, "find_spec", str)  # as if all packages were there
     start(Args(), tmp_path)
     su.save_checkpoint(tmp_path / "checkpoint.pt", {"finished": False, "step": 5})
     assert start(replace(Args(), **{flag: FREE_CHANGES[flag]}), tmp_path)["step"] == 5
@@ -1315,7 +1319,7 @@ def test_start_run_keeps_a_second_process_out(tmp_path, capsys, start):
     command = [sys.executable, "-c", program, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         try:
-            assert first.stdout.readline() == "ready\n"
+            assert first.stdout.readline() == f"writing to {tmp_path}\n" and first.stdout.readline() == "ready\n"
             before = contents(tmp_path)
             for fresh in (False, True):
                 assert "another process" in refused(start, Args(fresh=fresh), tmp_path, capsys)
