@@ -54,7 +54,6 @@ import csv
 import glob
 import json
 import math
-import textwrap
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -289,7 +288,11 @@ def group(runs: list[Run], axis: str = "") -> dict[tuple[str, str], list[Run]]:
 
 STATISTICS = {"iqm": partial(trim_mean, proportiontocut=0.25), "mean": np.mean, "mean_std": np.mean}
 STATISTIC_NAMES = {"iqm": "IQM", "mean": "mean", "mean_std": "mean ± std"}
-COLUMN_NAMES = {"return_mean": "return", "best_retest": "return"}
+
+
+def quantity(args: Args) -> str:
+    """What --column measures, for an axis."""
+    return "return" if args.column in ("return_mean", "best_retest") else args.column
 
 
 def estimate(tasks: list[np.ndarray], statistic: str, resamples: int = 2000) -> np.ndarray:
@@ -341,8 +344,8 @@ def table(runs: list[Run], args: Args) -> str:
         for name in ("parameters", "acting_flops", "sparsity"):
             line.append(number(np.mean([run.columns.get(name, [math.nan])[-1] for run in finished or members])))
         lines.append(line)
-    few = [line[2] for line in lines[1:] if line[2] in ("1", "2", "3")]
-    return markdown(lines) + "\n\nThe IQM of fewer than 4 seeds is their mean." * bool(few)
+    few = any(line[2] in ("1", "2", "3") for line in lines)
+    return markdown(lines) + "\n\nThe IQM of fewer than 4 seeds is their mean." * few
 
 
 def markdown(lines: list[list[str]]) -> str:
@@ -426,7 +429,7 @@ def add_legend(figure: plt.Figure, rows: list[dict[str, Any]], column: str = "va
         seeds = sorted({row["seeds"] for row in rows if row[column] == variant})
         text = "–".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
         label = f"{variant} ({text} {'seed' if text == '1' else 'seeds'})"
-        labels.append(textwrap.fill(label, LEGEND_WIDTH + 10, break_on_hyphens=False))
+        labels.append(fill(label, LEGEND_WIDTH + 10, break_on_hyphens=False))
     figure.legend(handles.values(), labels, loc="outside right upper", frameon=False, fontsize=8, handlelength=3)
 
 
@@ -589,8 +592,7 @@ def over_tasks(runs: list[Run], args: Args) -> tuple[plt.Figure, list[dict[str, 
         ax.set_yticks(range(len(names)), names, fontsize=8)
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.axvline(rows[-len(names)]["value"], color="0.6", linestyle="--", linewidth=1, zorder=0)
-        quantity = COLUMN_NAMES.get(args.column, args.column)
-        ax.set_xlabel(f"{STATISTIC_NAMES[args.statistic]} of {quantity} / dense", fontsize=9)
+        ax.set_xlabel(f"{STATISTIC_NAMES[args.statistic]} of {quantity(args)} / dense", fontsize=9)
     return figure, rows
 
 
@@ -1357,8 +1359,7 @@ if __name__ == "__main__":
     if not rows:
         su.fail(f"nothing to draw: {args.column} has no values yet")
     if args.kind not in ("iqm", "inputs", "goggles"):
-        quantity = COLUMN_NAMES.get(args.column, args.column)
-        figure.supylabel(f"{quantity} ({STATISTIC_NAMES[args.statistic]} over seeds)", fontsize=10)
+        figure.supylabel(f"{quantity(args)} ({STATISTIC_NAMES[args.statistic]} over seeds)", fontsize=10)
         add_legend(figure, rows, "condition" if args.kind == "tickets" else "variant")
     make_table = {"tickets": ticket_table, "inputs": input_table, "goggles": goggles_table}.get(args.kind, table)
     text = make_table(rows if args.kind == "tickets" else drawn, args)

@@ -635,7 +635,8 @@ def _load(file: Path, what: str, device: torch.device | str = "cpu") -> Any:
     try:
         return torch.load(file, weights_only=True, map_location=device)
     except (OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is damaged, or another program's"
+        no_access = isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
+        reason = error.strerror if no_access else "it is damaged, or another program's"
         raise ValueError(f"cannot read {file} as {what}: {reason}") from error
 
 

@@ -388,8 +388,8 @@ if __name__ == "__main__":
     if args.evaluate:  # the task and the networks are those that the agent was trained with
         try:
             trained = su.load_checkpoint(Path(args.evaluate), device)
-            mine = {name: getattr(args, name) for name in ("seed", "eval_episodes", "evaluate", "capture_video")}
-            args = Args(**trained["args"] | mine)
+            own = {name: getattr(args, name) for name in ("seed", "eval_episodes", "evaluate", "capture_video")}
+            args = Args(**trained["args"] | own)
         except (KeyError, TypeError):
             su.fail(f"{args.evaluate} is no checkpoint of sac_rigl.py")
 
@@ -534,6 +534,7 @@ if __name__ == "__main__":
             alpha = log_alpha.exp()
             target = td_target(actor, qf_target, alpha, b_next_obs, b_reward, b_terminated, args.gamma)
             noise = torch.randn_like(b_action)
+            # Signal-to-noise ratio of the gradients on this batch (section 7)
             if args.snr_interval and step % args.snr_interval == 0:
                 snr = gradient_snr(actor, qf, alpha, b_obs, b_obs_action, target, noise)
                 watch.lap("snr")
