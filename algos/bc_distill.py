@@ -468,7 +468,7 @@ if __name__ == "__main__":
         streams = [np.random.default_rng(su.seeds(seed, round_, 1)[0]) for seed in args.seeds]
         stream_of = torch.tensor([args.seeds.index(seed) for seed, _ in runs], device=device)[:, None]
         own = {"processes": args.async_envs, "matrix_seeds": [matrix_seed] * R}
-        eval_envs = envs.vector.make(args.env_id, R, args.eval_episodes, **own)
+        eval_envs = envs.vector.make(args.env_id, R, args.eval_episodes, first_episode=True, **own)
         losses = []  # of the updates since the last evaluation
         watch.lap("prune")
         for update in range(1, args.updates + 1):

@@ -462,7 +462,8 @@ if __name__ == "__main__":
         stream_of = [args.seeds.index(seed) for seed, _ in runs]
         matrix_seeds = [seed for seed, _ in runs]
         train_envs = envs.vector.make(args.env_id, R, args.num_envs, next_step=True, matrix_seeds=matrix_seeds)
-        eval_envs = envs.vector.make(args.env_id, R, args.eval_episodes, matrix_seeds=matrix_seeds)
+        own = {"first_episode": True, "matrix_seeds": matrix_seeds}
+        eval_envs = envs.vector.make(args.env_id, R, args.eval_episodes, **own)
         obs = envs.vector.reset(train_envs, [su.seeds(seed, round_, 2)[0] for seed, _ in runs])
         real = np.ones((R, args.num_envs), dtype=bool)  # is this row a step, or the last observation of an episode?
         replay = Replay(R, args.num_envs, args.buffer_size, obs_space, obs_dim, args.priority_alpha)

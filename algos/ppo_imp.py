@@ -385,8 +385,8 @@ if __name__ == "__main__":
         template.load_state_dict({name: tensor[None] for name, tensor in ticket["best"].items()})
         template.to(device)
         act = greedy(template, inputs, high)
-        returns = envs.vector.play(envs.vector.make(args.env_id, 1, args.eval_episodes), act, [1])
-        print(f"{args.env_id}, {su.describe_returns(returns[0])}")
+        vector = envs.vector.make(args.env_id, 1, args.eval_episodes, first_episode=True)
+        print(f"{args.env_id}, {su.describe_returns(envs.vector.play(vector, act, [1])[0])}")
         if args.capture_video:
             envs.vector.record(args.env_id, act, Path(args.evaluate).with_suffix(".gif"))
         raise SystemExit(0)
@@ -453,7 +453,7 @@ if __name__ == "__main__":
         streams = [np.random.default_rng(su.seeds(seed, round_, 1)[0]) for seed in args.seeds]
         stream_of = [args.seeds.index(seed) for seed, _ in runs]
         train_envs = envs.vector.make(args.env_id, R, args.num_envs, processes=args.async_envs)
-        eval_envs = envs.vector.make(args.env_id, R, args.eval_episodes, processes=args.async_envs)
+        eval_envs = envs.vector.make(args.env_id, R, args.eval_episodes, first_episode=True, processes=args.async_envs)
         obs = envs.vector.reset(train_envs, [su.seeds(seed, round_, 2)[0] for seed, _ in runs])
         shape = (args.num_steps, R, args.num_envs)
         store = {name: np.zeros(shape, np.float32) for name in ("reward", "terminated", "ended")}

@@ -54,22 +54,43 @@ class NextStep(gym.vector.VectorWrapper):
         self.ended = np.array(state["ended"])
 
 
+class FirstEpisode(gym.Wrapper):
+    """After its episode has ended an environment rests until it is reset with a seed: the reset without one that a
+    vector environment makes is passed over, and further steps return the last observation and reward 0."""
+
+    resting = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        self.resting = self.resting and seed is None
+        return (self.last_obs, {}) if self.resting else super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        if self.resting:
+            return self.last_obs, 0.0, False, False, {}
+        self.last_obs, reward, terminated, truncated, info = super().step(action)
+        self.resting = terminated or truncated
+        return self.last_obs, reward, terminated, truncated, info
+
+
 def make(
     env_id: str,
     runs: int,
     envs_per_run: int,
     next_step: bool = False,
+    first_episode: bool = False,
     processes: bool = False,
     render: bool = False,
     matrix_seeds: Sequence[int] | None = None,
 ) -> VectorEnv:
     """runs * envs_per_run environments, each in a process of its own with ``processes``.
 
-    Autoreset is SAME_STEP, or with ``next_step`` NEXT_STEP. Cart-Pole, Acrobot and Mountain Car are those of
-    ``envs.classic``, MazeGrid* those of ``envs.mazegrid`` (the entangled one with a matrix for each run, by
-    ``matrix_seeds``), MinAtar/* those of ``envs.minatar`` with at most 10,000 steps, as good Breakout has no end. ALE/*
-    ids are ALE's vector environment with four stacked grey frames of 84 x 84 bytes and sticky actions, but without
-    random no-ops, fire resets, ends of episodes at the loss of a life and clipped rewards; all others are gymnasium's.
+    Autoreset is SAME_STEP, or with ``next_step`` NEXT_STEP. With ``first_episode``, for ``play``, gymnasium's own
+    environments rest when their episode has ended, until ``reset``: simulators are slow. Cart-Pole, Acrobot and
+    Mountain Car are those of ``envs.classic``, MazeGrid* those of ``envs.mazegrid`` (the entangled one with a matrix
+    for each run, by ``matrix_seeds``), MinAtar/* those of ``envs.minatar`` with at most 10,000 steps, as good Breakout
+    has no end. ALE/* ids are ALE's vector environment with four stacked grey frames of 84 x 84 bytes and sticky
+    actions, but without random no-ops, fire resets, ends of episodes at the loss of a life and clipped rewards; all
+    others are gymnasium's.
     Raises ValueError, in one line, if there is no such task or its observations are neither vectors nor pictures, or
     its actions neither Discrete nor Box.
     """
@@ -103,7 +124,8 @@ def make(
             ):  # gymnasium would take "CartPole" for its newest version
                 raise gym.error.NameNotFound("there is no such task.")
             workers = "async" if processes else "sync"
-            vector = gym.make_vec(env_id, n, workers, {"autoreset_mode": mode}, **drawn)
+            wrappers = [FirstEpisode] if first_episode else []
+            vector = gym.make_vec(env_id, n, workers, {"autoreset_mode": mode}, wrappers=wrappers, **drawn)
             if processes:  # they inherit the program's handlers of signals, so nothing else ends them at its exit
                 atexit.register(vector.close)
     except (gym.error.Error, ImportError) as error:
@@ -156,7 +178,7 @@ def play(
     alive: np.ndarray | None = None,
 ) -> np.ndarray:
     """Returns [R, episodes per run] of the first episode of each environment, where ``act`` gives the actions for
-    observations. An environment whose episode has ended plays on beside the others and no longer counts.
+    observations. An environment whose episode has ended rests, or plays on beside the others and no longer counts.
 
     ``seeds`` are those of ``reset``. With ``frames``, pictures of the first environment are appended to it; with
     ``alive``, bool [inputs], each beside the same with what a network does not see through these inputs alone dark.

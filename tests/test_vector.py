@@ -310,6 +310,25 @@ def test_play_counts_the_first_episode_of_each_environment():
     assert returns.tolist() == [[2, 7], [3, 1], [12, 5]]
 
 
+@pytest.mark.parametrize("processes", [False, True])
+def test_an_environment_of_one_episode_rests(processes):
+    """It returns the last observation and nothing more until a reset with a seed; the returns are the same."""
+    resting = vector.make("Counter-v0", 1, 2, first_episode=True, processes=processes)
+    for first in (10, 20):
+        assert vector.reset(resting, [1]).tolist() == [[first]] * 2
+        seen = [resting.step(np.zeros((2, 1))) for _ in range(5)]
+        assert [obs[0, 0] for obs, *_ in seen] == [first + min(t, 3) for t in range(1, 6)]
+        assert [bool(terminated[0] | truncated[0]) for _, _, terminated, truncated, _ in seen] == [
+            t == 2 for t in range(5)
+        ]
+        assert [reward[0] for _, reward, *_ in seen][3:] == [0, 0]
+    resting.close()
+    if not processes:
+        plain, resting = (vector.make("ShortPendulum-v0", 2, 3, first_episode=rest) for rest in (False, True))
+        returns = [vector.play(v, lambda obs: -obs[:, 1].reshape(2, 3, 1), [5, 6]) for v in (plain, resting, resting)]
+        assert np.array_equal(returns[0], returns[1]) and np.array_equal(returns[1], returns[2])
+
+
 def test_play_follows_from_its_seeds():
     envs = vector.make("ShortPendulum-v0", 2, 3)
 
