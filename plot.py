@@ -92,7 +92,6 @@ SCRIPTS = {"ppo_imp": "PPO", "dqn_imp": "DQN", "bc_distill": "behavioural clonin
 CONDITIONS = {"ticket": "#D55E00", "mask_permuted": "#009E73", "permuted_permuted": "#0072B2"}
 CONDITIONS |= {"random_reinit": "#E69F00"}
 EXPERIMENTS = {"retrain": "#E69F00", "finetune": "#CC79A7"}  # of dqn_earlybird.py, in the paper's colours
-LEVELS = (100, 41, 17, 11, 5.5, 1.2)  # % of weights remaining, the columns of the table: powers of 0.8
 
 
 @dataclass
@@ -706,10 +705,15 @@ def interval_text(row: dict[str, Any], statistic: str) -> str:
 
 
 def ticket_table(rows: list[dict[str, Any]], args: Args) -> str:
-    """What kind tickets drew, at a few levels of remaining weights, in Markdown."""
+    """What kind tickets drew, at seven or fewer of the rounds of the longest chain, in Markdown."""
+    chains: dict[tuple[str, ...], list[float]] = {}
+    for row in rows:
+        chains.setdefault((row["env"], row["variant"], row["condition"]), []).append(row["remaining_fraction"])
+    longest = list(dict.fromkeys((1.0, *max(chains.values(), key=len))))
+    levels = [longest[round(i)] for i in np.linspace(0, len(longest) - 1, min(len(longest), 7))]
     spread = {"mean_std": "mean ± std"}.get(args.statistic, f"{STATISTIC_NAMES[args.statistic]} [95% interval]")
     head = ["env", "script", "condition", "seeds", f"{args.column} at 100%, {spread}"]
-    lines = [[*head, *(f"{level}%" for level in LEVELS[1:]), "fewest weights near dense"]]
+    lines = [[*head, *(f"{100 * level:.2g}%" for level in levels[1:]), "fewest weights near dense"]]
     for env, variant in dict.fromkeys((row["env"], row["variant"]) for row in rows):
         members = [row for row in rows if (row["env"], row["variant"]) == (env, variant)]
         dense, last = members[0], {row["condition"]: row["value"] for row in members}
@@ -717,8 +721,8 @@ def ticket_table(rows: list[dict[str, Any]], args: Args) -> str:
         for condition in list(last)[1:] or list(last):
             points = [dense, *(row for row in members[1:] if row["condition"] == condition)]
             cells = []
-            for wanted in LEVELS:
-                far = {abs(math.log(100 * row["remaining_fraction"] / wanted)): row for row in points}
+            for wanted in levels:
+                far = {abs(math.log(row["remaining_fraction"] / wanted)): row for row in points}
                 row = far[min(far)] if min(far) < 0.12 else None  # that of the nearest round; a round keeps 80%
                 cells.append("–" if row is None else interval_text(row, args.statistic))
             smallest = min((row["remaining_fraction"] for row in points if row["value"] >= level), default=math.nan)

@@ -359,13 +359,24 @@ def test_tickets_draw_each_condition_from_the_dense_agent_on(make_tickets, draw)
     assert rows[0]["value"] == 240
 
 
-def test_ticket_table_takes_the_nearest_round(make_tickets, draw):
+def test_ticket_table_takes_seven_rounds_of_the_longest_chain(make_tickets, draw):
+    """Of a shorter chain it has those that come near, and of a run that prunes more in a round those that it has."""
     make_tickets({1: (100, {"ticket": [100 - k for k in range(1, 15)]})})
     (line,) = table(draw("tickets", "runs")[1])
-    levels = {level: line[f"{level}%"] for level in (41, 17, 11, 5.5, 1.2)}
-    assert levels == {41: "96 ± –", 17: "92 ± –", 11: "90 ± –", 5.5: "87 ± –", 1.2: "–"}
+    levels = {name: cell for name, cell in line.items() if name.endswith("%")}
+    assert levels == {
+        "64%": "98 ± –",
+        "33%": "95 ± –",
+        "21%": "93 ± –",
+        "13%": "91 ± –",
+        "6.9%": "88 ± –",
+        "4.4%": "86 ± –",
+    }
     make_tickets({1: (100, {"ticket": [99, 98, 97]})}, "runs/short", rounds=3, hidden_sizes=[4])
-    assert [line["41%"] for line in table(draw("tickets", "runs/short")[1])] == ["–"]  # 51% is not 41%
+    (line,) = table(draw("tickets", "runs/short")[1])
+    assert [name for name in line if name.endswith("%")] == ["80%", "64%", "51%"]
+    both = {(line["64%"], line["33%"]) for line in table(draw("tickets", "runs")[1])}
+    assert both == {("98 ± –", "95 ± –"), ("98 ± –", "–")}  # 51% is not 33%
 
 
 def test_tickets_can_show_the_iqm(make_tickets, draw):
