@@ -26,7 +26,7 @@
 
 set_scale() {
     rounds="" steps="" bullet_steps="" maze_steps="" maze_dqn="" minatar_steps="" updates=""
-    repetitions=""
+    repetitions="" prune_episodes=""
     case $scale in
         smoke)
             envs="Pendulum-v1" seeds="1"
@@ -37,7 +37,8 @@ set_scale() {
             learn=" --num-envs 16 --batch-size 64 --learning-starts 128 --hidden-sizes 16 --eval-episodes 2"
             maze_steps=$steps maze_dqn="$learn --conditions ticket" minatar_steps="$steps$maze_dqn" maze_round=01
             games="Breakout" sizes="16,16"
-            repetitions=" --repetitions 1 --prune-fractions 0.6 --prune-episodes 5 --max-episodes 20 --test-episodes 5"
+            repetitions=" --repetitions 1 --prune-fractions 0.6 --max-episodes 20 --test-episodes 5"
+            prune_episodes=" --prune-episodes 5"
             ;;
         small)
             envs="HalfCheetah-v5" seeds="1 2 3"
@@ -583,9 +584,9 @@ imp_prune_critic() { # figure 15 (plot.py tickets): prune actor and critic, or t
 # ---- Early-bird tickets (Dimofte 2023) -------------------------------------------------------------------------------
 # All repetitions, fractions and pruning episodes of a command train together. At paper scale these are the defaults.
 
-eb() { # EXPERIMENT
+eb() { # EXPERIMENT [--FLAG ...]
     for env in CartPole-v0 Acrobot-v1; do
-        echo "algos/dqn_earlybird.py --experiment $1 --env-id $env$repetitions"
+        echo "algos/dqn_earlybird.py --experiment $1 --env-id $env$repetitions${*:2}"
     done
 }
 
@@ -593,12 +594,12 @@ eb_similarity() { # figure 3.3 (plot.py earlybird): how similar masks are over t
     eb similarity
 }
 
-eb_retrain() { # figures 3.4, 3.5 (plot.py earlybird): pruned early, then trained from the initial weights
-    eb retrain
+eb_retrain() { # figures 3.4 to 3.6 (plot.py earlybird): pruned early, then trained from the initial weights
+    eb retrain "$prune_episodes"
 }
 
-eb_finetune() { # figures 3.6, 3.7 (plot.py earlybird): pruned early, then trained on
-    eb finetune
+eb_finetune() { # figures 3.5 to 3.7 (plot.py earlybird): pruned early, then trained on
+    eb finetune "$prune_episodes"
 }
 
 eb_exploit() { # figure 3.8 (plot.py earlybird): EB Exploit, which decides itself when to prune

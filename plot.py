@@ -1201,7 +1201,7 @@ def similarity(runs: list[Run], rows: list[dict[str, Any]]) -> plt.Figure:
         ax.set_xlabel("episode", fontsize=9)
         ax.set_ylabel("episode" if fraction == fractions[0] else "", fontsize=9)
         ax.tick_params(labelsize=8)
-    bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=40)
+    bar = figure.colorbar(image, ax=figure.axes, pad=0.02, aspect=40)
     bar.set_label("overlap of two masks", fontsize=9)
     figure.legend([handle], ["end of exploration"], loc="outside lower center", frameon=False, fontsize=8)
     return figure
@@ -1241,7 +1241,8 @@ def pruned(rows: list[dict[str, Any]], by: str) -> plt.Figure:
             for row in points:
                 if row["censored"]:
                     ax.plot(row["prune_at"], row[value], markersize=5, markerfacecolor="white", **style)
-        ax.plot([], "o", color="0.5", markerfacecolor="white", label="hollow: some runs\nwere not stopped")
+        if any(row["censored"] for row in early):
+            ax.plot([], "o", color="0.5", markerfacecolor="white", label="hollow: some runs\nwere not stopped")
         explored = of_task[0]["exploration_end"]
         ax.axvline(explored, color="0.5", linestyle=":", label="end of exploration\nbefore pruning")
         ax.set_xscale("log")
@@ -1274,13 +1275,13 @@ def exploit(rows: list[dict[str, Any]]) -> plt.Figure:
             bottom.bar(x, row["episodes"], bottom=search, color=colour, label="dense" if is_dense else "fine-tune")
             bottom.vlines(x, *ends(row, "total_episodes")[1:], color="0.5")
             if row["censored"]:
-                text = f"{row['censored']} of {row['seeds']}\nnot stopped"
+                text = f"{row['censored']} of {row['seeds']}\nnot\nstopped"
                 above = x, np.nanmax(ends(row, "total_episodes"))
                 bottom.annotate(text, above, (0, 2), textcoords="offset points", ha="center", fontsize=7)
         names = [f"{percent(row['fraction'])}%" if row["fraction"] else "dense" for row in of_task]
         bottom.set_xticks(range(len(names)), names)
         bottom.set_xlabel("weights pruned")
-        bottom.margins(y=0.15)  # for the text above the bars
+        bottom.margins(y=0.25)  # for the text above the bars
         top.set_title(fill(task, 42, break_on_hyphens=False), fontsize=10)
     axes[0, 0].set_ylabel("test return")
     axes[1, 0].set_ylabel("episodes")

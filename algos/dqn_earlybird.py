@@ -170,6 +170,12 @@ class Args:
     """finetune, exploit: what starts anew after pruning"""
 
 
+# Flags that some experiments leave alone: there another value would only make another run folder.
+OF_EXPERIMENTS = {"prune_episodes": ("retrain", "finetune"), "mask_window": ("similarity", "exploit")}
+OF_EXPERIMENTS |= {"xi": ("exploit",), "mask_history": ("exploit",), "finetune_from": ("exploit",)}
+OF_EXPERIMENTS |= {"finetune_restarts": ("finetune", "exploit")}
+
+
 def parse_args() -> Args:
     """The command line over the task's defaults. Ends the program with one line if it makes no sense."""
     given = tyro.cli(Args, args=su.flags_without_help())
@@ -183,6 +189,8 @@ def parse_args() -> Args:
     su.check_flags(args, "above 0", "mask_window", "threads")
     su.check_flags(args, "0 or more", "seed", "learning_rate")
     su.check_flags(args, "in [0, 1]", "gamma", "start_e", "end_e", "epsilon_decay", "xi")
+    if args.experiment == "exploit":  # it would never prune
+        su.check_flags(args, "above 0", "end_e", "xi")
     if args.end_e > args.start_e:
         su.fail(f"--end-e {args.end_e} is above --start-e {args.start_e}")
     if args.learning_starts > args.buffer_size:
@@ -197,8 +205,19 @@ def parse_args() -> Args:
             su.fail(f"--{name.replace('_', '-')} must be different {kind}, not {values}")
     if args.mask_history < 2:
         su.fail(f"--mask-history must be at least 2, not {args.mask_history}")
-    if args.experiment == "similarity" and args.max_episodes < 2 * args.mask_window:
-        su.fail(f"--max-episodes {args.max_episodes} is too short for two masks, {args.mask_window} episodes apart")
+    for name in OF_EXPERIMENTS:
+        if args.experiment not in OF_EXPERIMENTS[name] and getattr(args, name) != getattr(Args(), name):
+            su.fail(f"--{name.replace('_', '-')} does nothing in --experiment {args.experiment}")
+    if args.experiment in OF_EXPERIMENTS["prune_episodes"] and max(args.prune_episodes) > args.max_episodes:
+        su.fail(f"--prune-episodes {max(args.prune_episodes)} is beyond --max-episodes {args.max_episodes}")
+    n_masks = 2 if args.experiment == "similarity" else args.mask_history
+    if args.experiment in OF_EXPERIMENTS["mask_window"] and args.max_episodes < n_masks * args.mask_window:
+        masks = f"{n_masks} masks, {args.mask_window} episodes apart"
+        su.fail(f"--max-episodes {args.max_episodes} is too short for {masks}")
+    if args.experiment == "exploit" and args.end_e == 0:
+        su.fail(
+            "--end-e must be above 0 in --experiment exploit: epsilon would never be there, so it would never prune"
+        )
     return args
 
 
@@ -489,7 +508,7 @@ if __name__ == "__main__":
     state |= {"memory": np.zeros((R, args.buffer_size, 2 * obs_dim + 3), np.float32)}
     state |= {"noise": np.zeros((R, BLOCK, 2))}
     state |= {"places": np.zeros((R, BLOCK // args.train_frequency, args.batch_size))}
-    returns = np.full((R, 2, max(args.max_episodes, *args.prune_episodes)), np.nan, np.float32)
+    returns = np.full((R, 2, args.max_episodes), np.nan, np.float32)
     detectors = [su.EarlyBird(args.xi, args.mask_history) for _ in plan]
     shape = args.repetitions, len(args.prune_fractions), len(episodes), -(-n_weights // 8)
     drawn = np.zeros(shape if args.experiment == "similarity" else 0, np.uint8)  # all masks, a bit for each weight
@@ -503,7 +522,8 @@ if __name__ == "__main__":
         for stream, there in zip(streams, checkpoint["streams"], strict=True):
             stream.bit_generator.state = there
         for detector, (history, distance) in zip(detectors, checkpoint["detectors"], strict=True):
-            detector.history, detector.distance = history, distance
+            detector.history = [{name: mask.to(device) for name, mask in masks.items()} for masks in history]
+            detector.distance = distance
         print(f"resuming {run_dir} after {step:,} steps of each run")
     agent = {kind: {name: t.to(device) for name, t in tensors.items()} for kind, tensors in agent.items()}
     writer = SummaryWriter(str(run_dir), purge_step=step)

@@ -21,9 +21,13 @@ import envs.vector
 import sparse_utils as su
 
 SCRIPT = Path(eb.__file__)
-TINY = "--hidden-sizes 8 8 --repetitions 2 --prune-fractions 0.2 0.6 --prune-episodes 3 12 --max-episodes 20"
+TINY = "--hidden-sizes 8 8 --repetitions 2 --prune-fractions 0.2 0.6 --max-episodes 20"
 TINY += " --test-episodes 4 --learning-starts 40 --buffer-size 100 --checkpoint-interval 256 --epsilon-decay 0.6"
 TINY += " --stop-return 12 --stop-episodes 4"
+
+
+def tiny(experiment: str) -> str:
+    return f"{TINY} --experiment {experiment}" + " --prune-episodes 3 12" * (experiment in ("retrain", "finetune"))
 
 
 def run(flags: str, status: int = 0) -> Done:
@@ -34,7 +38,7 @@ def run(flags: str, status: int = 0) -> Done:
 def finished(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("earlybird")
     for experiment in ("similarity", "retrain", "finetune", "exploit"):
-        run(f"{TINY} --experiment {experiment} --run-dir {folder / experiment}")
+        run(f"{tiny(experiment)} --run-dir {folder / experiment}")
     return {experiment: folder / experiment for experiment in ("similarity", "retrain", "finetune", "exploit")}
 
 
@@ -293,15 +297,15 @@ def test_bits_of_masks_give_the_distances_of_equation_2_5():
 
 
 def test_exploit_prunes_when_two_masks_agree_after_exploration(finished, tmp_path):
-    """epsilon is at its floor after 10 episodes; with xi = 1 the first mask then drawn is taken, with 0 none is."""
-    run(f"{TINY} --experiment exploit --xi 1 --run-dir {tmp_path / 'any'}")
+    """epsilon is at its floor after 10 episodes; with xi = 1 the first mask then drawn is taken, none before."""
+    run(f"{tiny('exploit')} --xi 1 --run-dir {tmp_path / 'any'}")
     table = rows(tmp_path / "any", kind="exploit")
     assert {row["search_episodes"] for row in table} == {"10"} and {row["search_censored"] for row in table} == {"0"}
-    run(f"{TINY} --experiment exploit --xi 1 --mask-window 3 --run-dir {tmp_path / 'three'}")
+    run(f"{tiny('exploit')} --xi 1 --mask-window 3 --run-dir {tmp_path / 'three'}")
     assert {row["search_episodes"] for row in rows(tmp_path / "three", kind="exploit")} == {"12"}
-    run(f"{TINY} --experiment exploit --xi 1 --mask-history 8 --run-dir {tmp_path / 'long'}")
+    run(f"{tiny('exploit')} --xi 1 --mask-history 8 --run-dir {tmp_path / 'long'}")
     assert {row["search_episodes"] for row in rows(tmp_path / "long", kind="exploit")} == {"16"}
-    run(f"{TINY} --experiment exploit --xi 0 --run-dir {tmp_path / 'never'}")
+    run(f"{tiny('exploit')} --xi 1 --end-e 1e-9 --run-dir {tmp_path / 'never'}")
     for row in rows(tmp_path / "never", kind="exploit"):
         assert row["search_episodes"] == "20" and row["search_censored"] == row["censored"] == "1"
         assert row["episodes"] == "0" and row["remaining"] == "112"
@@ -314,7 +318,7 @@ def test_exploit_prunes_when_two_masks_agree_after_exploration(finished, tmp_pat
 
 
 def test_exploit_can_go_on_from_the_initial_weights(finished, tmp_path):
-    flags = f"{TINY} --experiment exploit --xi 1 --repetitions 1 --prune-fractions 0.6 --learning-rate 0.02"
+    flags = f"{tiny('exploit')} --xi 1 --repetitions 1 --prune-fractions 0.6 --learning-rate 0.02"
     flags += " --hidden-sizes 32 --max-episodes 50 --stop-return 200"
     run(f"{flags} --run-dir {tmp_path / 'latest'}")
     run(f"{flags} --finetune-from init --run-dir {tmp_path / 'init'}")
@@ -329,7 +333,7 @@ def test_exploit_can_go_on_from_the_initial_weights(finished, tmp_path):
 def test_a_run_alone_is_the_run_in_the_batch(experiment, finished, tmp_path):
     """The second repetition's early birds without the first one and with fewer fractions and episodes: same bits. The
     runs beside them are fewer, and others are dropped from the batch at other times."""
-    flags = f"{TINY} --experiment {experiment} --seed 2 --repetitions 1 --prune-fractions 0.6 --prune-episodes 12"
+    flags = f"{tiny(experiment)} --seed 2 --repetitions 1 --prune-fractions 0.6"
     run(f"{flags} --run-dir {tmp_path / 'alone'}")
     returns = {place: np.load(place / "returns.npz")["returns"] for place in (finished[experiment], tmp_path / "alone")}
     for alone in rows(tmp_path / "alone"):
@@ -350,7 +354,7 @@ def test_a_run_alone_is_the_run_in_the_batch(experiment, finished, tmp_path):
 def test_a_killed_run_goes_on_to_the_same_results(experiment, finished, tmp_path):
     """Stopped by a signal once in the middle, and once killed after its first checkpoint."""
     folder = tmp_path / "run"
-    command = helpers.command(SCRIPT, f"{TINY} --experiment {experiment} --run-dir {folder} --checkpoint-interval 64")
+    command = helpers.command(SCRIPT, f"{tiny(experiment)} --run-dir {folder} --checkpoint-interval 64")
     for number in (signal.SIGTERM, signal.SIGKILL):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         before = len(read_csv(folder / "timing.csv")) if (folder / "timing.csv").exists() else 0
@@ -363,15 +367,15 @@ def test_a_killed_run_goes_on_to_the_same_results(experiment, finished, tmp_path
         out, _ = process.communicate(timeout=120)
         assert process.returncode == (128 + number if number == signal.SIGTERM else -number)
         assert number == signal.SIGKILL or "the same command goes on from here" in out
-    done = helpers.run_here(SCRIPT, f"{TINY} --experiment {experiment} --run-dir {folder} --checkpoint-interval 64")
+    done = helpers.run_here(SCRIPT, f"{tiny(experiment)} --run-dir {folder} --checkpoint-interval 64")
     assert "resuming" in done.stdout
     for name in ("results.csv", "returns.npz", *(["similarity.npz"] if experiment == "similarity" else [])):
         assert (folder / name).read_bytes() == (finished[experiment] / name).read_bytes(), name
 
 
 def test_finished_runs_and_other_arguments(finished):
-    assert "is finished" in run(f"{TINY} --experiment retrain --run-dir {finished['retrain']}").stdout
-    done = run(f"{TINY} --experiment retrain --gamma 0.5 --run-dir {finished['retrain']}", status=2)
+    assert "is finished" in run(f"{tiny('retrain')} --run-dir {finished['retrain']}").stdout
+    done = run(f"{tiny('retrain')} --gamma 0.5 --run-dir {finished['retrain']}", status=2)
     assert "--gamma 0.99 there, 0.5 now" in done.stderr
 
 
@@ -400,7 +404,12 @@ def test_only_runs_of_the_environment_go_on():
         ("--start-e 0.005", "--end-e 0.01 is above --start-e 0.005"),
         ("--xi 1.5", "--xi must be in [0, 1]"),
         ("--mask-history 1", "--mask-history must be at least 2"),
-        ("--experiment similarity --max-episodes 3", "too short for two masks"),
+        ("--experiment similarity --max-episodes 3", "too short for 2 masks"),
+        ("--experiment exploit --mask-history 6 --max-episodes 10", "too short for 6 masks, 2 episodes apart"),
+        ("--experiment exploit --end-e 0", "--end-e must be above 0"),
+        ("--experiment exploit --prune-episodes 5", "--prune-episodes does nothing in --experiment exploit"),
+        ("--experiment finetune --finetune-from init", "--finetune-from does nothing in --experiment finetune"),
+        ("--experiment retrain --max-episodes 100", "--prune-episodes 500 is beyond --max-episodes 100"),
         ("--hidden-sizes 0", "--hidden-sizes must be one or more numbers above 0"),
     ],
 )

@@ -814,14 +814,14 @@ def test_earlybird_draws_search_and_fine_tuning_of_eb_exploit(make_earlybird, dr
     plot.plt.close("all")
 
 
-def make_similarity(make_earlybird, overlap, folder="", **args):
+def make_similarity(make_earlybird, overlap, folder="", fractions=(0.2, 0.8), **args):
     """Seed s has an overlap of 0.1 s within exploration, and none elsewhere; exploration ends at episode 10 s."""
     of_seeds = [{"explored_at": 10.0 * seed, "overlap_explore": 0.1 * seed} for seed in (1, 2, 3)]
     others = [f"overlap_{name}" for name in ("exploit", "across")]
     others += [f"distance_{name}_relative" for name in ("explore", "exploit", "across")]
     rows = [(1, 500, row | dict.fromkeys(others, math.nan)) for row in of_seeds]
-    path = make_earlybird("similarity", {("similarity", f, 0): rows for f in (0.2, 0.8)}, folder, **args)
-    np.savez(path / "similarity.npz", overlap=overlap, fractions=[0.2, 0.8], episodes=[5, 10, 15])
+    path = make_earlybird("similarity", {("similarity", f, 0): rows for f in fractions}, folder, **args)
+    np.savez(path / "similarity.npz", overlap=overlap, fractions=fractions, episodes=[5, 10, 15])
     return path
 
 
@@ -839,6 +839,16 @@ def test_earlybird_draws_the_overlaps_of_masks(make_earlybird, draw_earlybird):
     for image, matrix in zip(images, overlap, strict=True):
         assert np.array_equal(image.get_array(), matrix) and image.get_clim() == (0.7, 1)
         assert image.get_extent() == [2.5, 17.5, 17.5, 2.5]
+    plot.plt.close("all")
+
+
+def test_earlybird_draws_tasks_with_other_fractions(make_earlybird, draw_earlybird):
+    """Where a task lacks a fraction nothing is drawn."""
+    make_similarity(make_earlybird, np.ones((1, 3, 3)), fractions=(0.2,))
+    make_similarity(make_earlybird, np.ones((2, 3, 3)), "runs/acrobot", env_id="Acrobot-v1", fractions=(0.2, 0.6))
+    pictures, _ = draw_earlybird("runs")
+    runs = [plot.read_run(folder, "earlybird") for folder in (Path("runs/acrobot"), Path("runs/similarity"))]
+    assert [len(ax.images) for ax in plot.similarity(runs, pictures["similarity"]).axes] == [1, 1, 1, 0]  # and the bar
     plot.plt.close("all")
 
 
