@@ -91,6 +91,7 @@ TICKET_KINDS = ("tickets", "inputs", "goggles")
 SCRIPTS = {"ppo_imp": "PPO", "dqn_imp": "DQN", "bc_distill": "behavioural cloning"}
 CONDITIONS = {"ticket": "#D55E00", "mask_permuted": "#009E73", "permuted_permuted": "#0072B2"}
 CONDITIONS |= {"random_reinit": "#E69F00"}
+MANY_INPUTS = 40  # more names than that do not fit beside a picture
 EXPERIMENTS = {"retrain": "#E69F00", "finetune": "#CC79A7"}  # of dqn_earlybird.py, in the paper's colours
 
 
@@ -784,7 +785,7 @@ def heat_map(ax: plt.Axes, shares: np.ndarray, names: Iterable[str]) -> None:
     """[rounds, inputs] from 0 to 1, with a line for each input; what is 0 is grey."""
     ax.imshow(np.where(shares > 0, shares, np.nan).T, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     ax.set_facecolor("0.85")
-    if shares.shape[1] <= 40:  # more names than that do not fit
+    if shares.shape[1] <= MANY_INPUTS:
         ax.set_yticks(range(shares.shape[1]), names, fontsize=8)
     else:
         ax.set_ylabel("input")
@@ -799,8 +800,8 @@ def draw_densities(ax: plt.Axes, densities: dict[str, np.ndarray], names: list[s
         style = {"color": colours[i % len(colours)], "marker": MARKERS[i % len(MARKERS)]}
         ax.plot(density, label=name, markersize=4, **style)
     ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    ax.set_ylim(min(0.27, low), max(1.08, high))  # so that 0.3 and 1 are there
+    lowest = min(min(density[density > 0], default=1) for density in densities.values())
+    ax.set_ylim(min(0.27, 0.9 * lowest), 1.08)  # so that 0.3 and 1 are there
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
@@ -852,7 +853,15 @@ def inputs(histories: list[InputHistory], args: Args) -> tuple[plt.Figure, list[
 
 
 def input_table(histories: list[InputHistory], args: Args) -> str:
-    """When each input was lost, in Markdown: the round after the last one in which it had a weight."""
+    """When each input was lost, in Markdown: the round after the last one in which it had a weight. Of many inputs,
+    as those of a picture, how many are alive in each round."""
+    if max(len(history.inputs) for history in histories) > MANY_INPUTS:
+        lines = [["env", "script", "condition", "round", "inputs alive, mean over seeds", args.column]]
+        for history in histories:
+            name = [history.name[column] for column in ("env", "variant", "condition")]
+            for round_, alive, scores in zip(history.rounds, history.alive, history.scores, strict=True):
+                lines.append([*name, f"{round_}", number(alive.sum(1).mean()), number(scores.mean())])
+        return markdown(lines) + "\n\nWhich pixels: python plot.py goggles RUN"
     head = ["env", "script", "condition", "input", "lost in round", f"{args.column} in that round"]
     lines = [[*head, "alive in the last round"]]
     for history in histories:
@@ -885,6 +894,7 @@ class Goggles:
     scores: np.ndarray  # [rounds]
     possible: np.ndarray | None  # bool [*pixels], which can be other than 0; None where that is not known
     convolution: bool
+    hidden: bool  # does --input-mask hide some of them?
 
 
 MAZE = np.array([list(line) for line in mazegrid.LAYOUT])  # [10, 20]
@@ -950,9 +960,10 @@ def read_goggles(runs: list[Run], args: Args) -> Goggles:
     name = {"env": env, "script": members[0].args["script"], "variant": variant, "condition": args.condition}
     seeds = list(rounds[0])
     whose = f"mean over {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+    kernels = ["kernels of the first layer"] * (mask.ndim == 4)
     return Goggles(
         name=name | {"seeds": len(seeds)},
-        title=", ".join([env, variant, args.condition, whose]),
+        title=", ".join([env, variant, args.condition, *kernels, whose]),
         rounds=remaining,
         drawn=sorted(set(args.rounds or [*nearest, max(rounds)])),
         weights=weights.mean(1),
@@ -962,6 +973,7 @@ def read_goggles(runs: list[Run], args: Args) -> Goggles:
         scores=by_round(rounds, args.column).mean(1),
         possible=possible_pixels() if env == "MazeGrid-v0" else None,
         convolution=mask.ndim == 4,
+        hidden=bool(ticket.get("inputs")),
     )
 
 
@@ -995,7 +1007,8 @@ def goggles(history: Goggles, args: Args) -> tuple[plt.Figure, list[dict[str, An
     top, bottom = figure.subfigures(2, 1, height_ratios=[upper, 2.6])
     axes, rows = top.subplots(len(names), columns, squeeze=False), []
     several = " in any seed" if history.name["seeds"] > 1 else ""
-    legend: dict[str, Any] = {f"dead: no weight left{several}": Patch(facecolor="0.75", edgecolor="black")}
+    hidden = ", or hidden by --input-mask" * history.hidden
+    legend: dict[str, Any] = {f"dead: no weight left{several}{hidden}": Patch(facecolor="0.75", edgecolor="black")}
     for i, (round_, remaining) in enumerate(history.rounds.items()):
         shared = history.name | {"round": round_, "remaining_fraction": remaining, args.column: history.scores[i]}
         shared |= dict.fromkeys(["part", "name", "row", "column", "density", *amounts(history, 0, 0)], "")

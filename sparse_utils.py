@@ -556,6 +556,24 @@ def describe_ticket(masks: Weights, inputs: Sequence[int] | None = None) -> dict
     return row | {f"density_{name.removesuffix('.weight')}": float(mask.mean()) for name, mask in masks.items()}
 
 
+def read_input_mask(file: Path, env_id: str, obs_shape: Sequence[int], seeds: Sequence[int]) -> list[int]:
+    """Numbers of the inputs that the first layer of a ticket still reads, for new networks on the same task (its
+    version may be another). Raises ValueError if they are not the inputs of ``obs_shape``, if none is left, or if they
+    mean something else to one of ``seeds``."""
+    ticket = load_ticket(file)
+    first, there = ticket["masks"].get("actor.layers.0.weight"), ticket.get("args", {}).get("env_id", env_id)
+    if there.rsplit("-v", 1)[0] != env_id.rsplit("-v", 1)[0] or ticket.get("obs_shape") != list(obs_shape):
+        raise ValueError(f"{file} is no ticket for the {tuple(obs_shape)} inputs of {env_id}, but of {there}")
+    if first is None or first.dim() != 2:
+        raise ValueError(f"{file} has convolutions, so no inputs of its own")
+    if "Entangled" in env_id and set(seeds) != {ticket["result"]["seed"]}:
+        raise ValueError(f"{file} is of seed {ticket['result']['seed']}, and each seed of {env_id} has other inputs")
+    inputs = [int(i) for i in ticket["result"]["alive_inputs"].split()]
+    if not inputs:
+        raise ValueError(f"{file} reads no input any more")
+    return inputs
+
+
 # Early-bird tickets (You et al. 2020; Dimofte 2023): draw a mask now and then, and prune when it no longer changes.
 
 
@@ -782,6 +800,7 @@ def start_run(args: Any, folder: Path, reads: Sequence[Path] = ()) -> dict[str, 
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
             config = None
         digests = {str(file): hashlib.sha1(file.read_bytes()).hexdigest() for file in reads}
+        begins = config is None
         if config is None:
             config = {"args": now, "command": sys.argv, **_versions(), "reads": digests, "resumed": []}
             write_json(config_file, config)
@@ -796,17 +815,17 @@ def start_run(args: Any, folder: Path, reads: Sequence[Path] = ()) -> dict[str, 
         for file, digest in config.get("reads", {}).items():
             if digests.get(file, digest) != digest:
                 fail(f"{file} has changed since the run in {folder} began; --fresh would start it over")
-        if not checkpoint_file.exists():
-            print(f"writing to {folder}")
-            return None
+        checkpoint = load_checkpoint(checkpoint_file) if checkpoint_file.exists() else None
     except OSError as error:
         fail(f"cannot use {folder} as a run folder: {error.strerror}")
-    checkpoint = load_checkpoint(checkpoint_file)
-    if checkpoint["round"] >= args.rounds if "round" in checkpoint else checkpoint["finished"]:
+    if checkpoint is None:
+        print(f"writing to {folder}")
+    elif checkpoint["round"] >= args.rounds if "round" in checkpoint else checkpoint["finished"]:
         print(f"{folder} is finished; --fresh would start it over")
         raise SystemExit(0)
-    config["resumed"] = [*config.get("resumed", []), {"args": now, "command": sys.argv, **_versions()}]
-    write_json(config_file, config)
+    if not begins:
+        config["resumed"] = [*config.get("resumed", []), {"args": now, "command": sys.argv, **_versions()}]
+        write_json(config_file, config)
     return checkpoint
 
 

@@ -74,7 +74,7 @@ import sparse_utils as su  # noqa: E402
 # Tables 2, 4, 6 and 10. Flags given on the command line win. Updates: see the docstring.
 CARTPOLE = {}  # the defaults of Args are those of Cart-Pole
 ACROBOT = {"transitions": 200_000, "learning_rate": 5e-4, "hidden_sizes": (128, 64)}
-ACROBOT |= {"updates": 15_000, "eval_interval": 1_500}
+ACROBOT |= {"updates": 15_000}
 BULLET = ACROBOT | {"transitions": 500_000, "num_envs": 10, "hidden_sizes": (64, 64), "eval_episodes": 10}
 VISUAL = ACROBOT | {"num_envs": 16, "hidden_sizes": (1024, 512)}  # MinAtar and MazeGrid
 CNN = {"hidden_sizes": (128, 64)}  # of these, where the teacher has convolutions
@@ -99,8 +99,8 @@ class Args:
     """folder to write to"""
     fresh: bool = False
     """delete what is in the run folder and start over"""
-    eval_interval: int = 500
-    """updates between evaluations; default a tenth of the task's --updates"""
+    eval_interval: int | None = None
+    """updates between evaluations; default a tenth of --updates"""
     eval_episodes: int = 20
     """episodes per evaluation; default 10 for Bullet and MuJoCo"""
     threads: int = 1
@@ -176,7 +176,7 @@ def parse_args() -> Args:
         su.fail(f"--num-envs {args.num_envs} does not divide --transitions {args.transitions}")
     if args.rewind_steps > args.updates:
         su.fail(f"--rewind-steps {args.rewind_steps} is beyond --updates {args.updates}")
-    return args
+    return replace(args, eval_interval=args.eval_interval or max(1, args.updates // 10))
 
 
 # ---- Networks --------------------------------------------------------------------------------------------------------
@@ -289,6 +289,9 @@ def load_teacher(file: Path, env_id: str, vector: VectorEnv) -> dict[str, Any]:
     biases = [tensor for name, tensor in actor.items() if name.endswith("bias")]
     if biases[-1].shape[-1] != n_actions or ("log_std" in actor) != gaussian:
         raise ValueError(f"{file} is a teacher for other actions than those of {env_id}: {space}")
+    there = ticket.get("args", {}).get("env_id", env_id)
+    if there.rsplit("-v", 1)[0] != env_id.rsplit("-v", 1)[0]:
+        raise ValueError(f"{file} is a teacher for {there}, not for {env_id}")
     obs_space = vector.single_observation_space
     view = {"inputs": ticket["inputs"], "high": float(obs_space.high.max()) if obs_space.dtype == np.uint8 else 1.0}
     view |= {"mean": ticket["best"].get("norm.mean"), "var": ticket["best"].get("norm.var")}
@@ -556,5 +559,5 @@ if __name__ == "__main__":
     for condition in ("dense", *args.conditions):
         last = [row["best_retest"] for row in results if row["condition"] == condition][-len(args.seeds) :]
         if last:
-            print(f"{condition:18} best_retest in its last round: {np.mean(last):.1f} over {len(last)} seeds")
+            print(f"{condition:18} best_retest in its last round: {np.mean(last):z.1f} over {len(last)} seeds")
     print(f"draw: python plot.py tickets {run_dir}")

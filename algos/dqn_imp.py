@@ -36,6 +36,11 @@ Hyper-parameters: tables 8 and 11 (``MAZEGRID``, ``MINATAR``). What the paper le
  5. Exploration and replay start anew in each round, and so do optimizer and target network.
  6. Biases are never pruned. The paper's one network is called "actor" here, as in ppo_imp.py.
  7. At the time limit the value of the last observation is the future's, in training.
+ 8. Every condition re-prunes its own trained networks, as in the authors' later code; --baseline-mask ticket takes
+    the masks of the same seed's and round's ticket instead. After --rewind-steps a round has the full budget.
+ 9. Weight decay is L2 through Adam on weights alone. Dropout acts in updates on units of fully connected hidden layers.
+10. MazeGrid's map and when its enemies move are ours (envs/mazegrid.py). MinAtar has its own defaults, sticky actions
+    and rising difficulty, with the minimal action set and at most 10,000 steps.
 """
 
 import copy
@@ -63,8 +68,8 @@ import sparse_utils as su  # noqa: E402
 # Tables 8 and 11, with the sizes of table 10. Flags given on the command line win.
 MAZEGRID = {}  # the defaults of Args are those of MazeGrid
 MINATAR = {"total_timesteps": 15_000_000, "learning_rate": 2.5e-4, "end_e": 0.05, "exploration_fraction": 0.5}
-MINATAR |= {"hidden_sizes": (512, 256), "eval_interval": 1_500_000}
-CLASSIC = {"total_timesteps": 200_000, "eval_interval": 20_000, "hidden_sizes": (64, 64), "num_envs": 4}
+MINATAR |= {"hidden_sizes": (512, 256)}
+CLASSIC = {"total_timesteps": 200_000, "hidden_sizes": (64, 64), "num_envs": 4}
 CLASSIC |= {"batch_size": 64, "replay_ratio": 16.0, "learning_starts": 1_000, "target_interval": 100}
 
 
@@ -83,8 +88,8 @@ class Args:
     """folder to write to"""
     fresh: bool = False
     """delete what is in the run folder and start over"""
-    eval_interval: int = 500_000
-    """environment steps of a run between evaluations; default a tenth of the task's --total-timesteps"""
+    eval_interval: int | None = None
+    """environment steps of a run between evaluations; default a tenth of --total-timesteps"""
     eval_episodes: int = 20
     """episodes per evaluation"""
     eval_epsilon: float = 0.001
@@ -188,9 +193,12 @@ def parse_args() -> Args:
         su.fail(
             f"--learning-starts {args.learning_starts} must be at least two steps of --num-envs and come before the end"
         )
-    if args.rewind_steps > args.total_timesteps:
-        su.fail(f"--rewind-steps {args.rewind_steps} is beyond --total-timesteps {args.total_timesteps}")
-    return args
+    if args.buffer_size < 3 * args.num_envs:
+        su.fail(f"--buffer-size {args.buffer_size} must be at least three steps of --num-envs {args.num_envs}")
+    last = args.total_timesteps - args.total_timesteps % args.num_envs
+    if args.rewind_steps > last:
+        su.fail(f"--rewind-steps {args.rewind_steps} is beyond the last step, {last}")
+    return replace(args, eval_interval=args.eval_interval or max(1, args.total_timesteps // 10))
 
 
 # ---- Replay ----------------------------------------------------------------------------------------------------------
@@ -257,9 +265,9 @@ class Replay:
         return place, batch
 
     def get_state(self) -> dict[str, Any]:
-        """Copies of all that changes, for ``set_state`` of a memory made like this one."""
+        """All that changes, for ``set_state`` of a memory made like this one: views, to be written at once."""
         arrays = ("obs", "action", "terminated", "reward", "priority", "largest", "real")
-        return {"newest": self.newest} | {name: torch.tensor(getattr(self, name)) for name in arrays}
+        return {"newest": self.newest} | {name: torch.from_numpy(getattr(self, name)) for name in arrays}
 
     def set_state(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
@@ -269,8 +277,9 @@ class Replay:
         return np.unpackbits(obs, axis=-1, count=self.obs_dim) if self.bits else obs
 
     def update(self, place: np.ndarray, td_error: np.ndarray) -> None:
-        """New priorities |TD error|^alpha [R, B]."""
-        new = (np.abs(td_error) + 1e-6) ** self.alpha
+        """New priorities |TD error|^alpha [R, B]. A run that has diverged draws anything, and the others go on."""
+        error = np.where(np.isfinite(td_error), np.abs(td_error), 0)
+        new = (error + 1e-6) ** self.alpha
         self.priority.reshape(self.runs, -1)[np.arange(self.runs)[:, None], place] = new
         np.maximum(self.largest, new.max(1, keepdims=True), out=self.largest)
 
@@ -361,12 +370,9 @@ if __name__ == "__main__":
         if args.network == "cnn" and len(obs_space.shape) != 3:
             raise ValueError(f"--network cnn needs pictures; {args.env_id} has observations {obs_space.shape}")
         if args.input_mask and ticket is None:
-            mask_ticket = su.load_ticket(Path(args.input_mask))
-            if mask_ticket.get("obs_shape") != list(obs_space.shape) or args.network == "cnn":
-                raise ValueError(f"{args.input_mask} is no ticket for the {obs_space.shape} inputs of {args.env_id}")
-            inputs = [int(i) for i in mask_ticket["result"]["alive_inputs"].split()]
-            if not inputs:
-                raise ValueError(f"{args.input_mask} reads no input any more")
+            if args.network == "cnn":
+                raise ValueError("--input-mask is for fully connected networks, not for --network cnn")
+            inputs = su.read_input_mask(Path(args.input_mask), args.env_id, obs_space.shape, args.seeds)
             print(f"the networks see {len(inputs)} of {math.prod(obs_space.shape)} inputs")
     except ValueError as error:
         su.fail(str(error))
@@ -617,7 +623,7 @@ if __name__ == "__main__":
     for condition in ("dense", *args.conditions):
         last = [row["best_retest"] for row in results if row["condition"] == condition][-len(args.seeds) :]
         if last:
-            print(f"{condition:18} best_retest in its last round: {np.mean(last):.1f} over {len(last)} seeds")
+            print(f"{condition:18} best_retest in its last round: {np.mean(last):z.1f} over {len(last)} seeds")
     if pixels:
         print(f"draw what they still see: python plot.py goggles {run_dir}")
     print(f"draw: python plot.py tickets {run_dir}")

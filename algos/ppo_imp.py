@@ -37,7 +37,7 @@ Hyper-parameters: tables 3, 5, 7 and 9 (``TASKS``). What the paper leaves silent
     (Acrobot) and 64 transitions; tanh; learning rate falling to zero; Adam's epsilon 1e-5; gradient norm 0.5;
     advantages normalised per rollout; rewards as they are. With these all dense agents of ten seeds solve Cart-Pole and
     Acrobot in the budget, and stay there.
- 2. Evaluation every tenth of the task's budget, 20 episodes (10 for Bullet, MuJoCo and Atari), mean or most likely
+ 2. Evaluation every tenth of the budget, 20 episodes (10 for Bullet, MuJoCo and Atari), mean or most likely
     action. Of equal evaluations the later counts as the best, as it has trained longer. best_retest is ours.
  3. Biases and the log-std are never pruned. Actor and critic share nothing. The log-std does not depend on the state
     and starts at 0. Actions are clipped to their bounds. The optimizer is new in each round.
@@ -76,12 +76,11 @@ import sparse_utils as su  # noqa: E402
 CARTPOLE = {}  # the defaults of Args are those of Cart-Pole
 LONGER = {"num_steps": 128, "num_minibatches": 4}  # rollouts of all tasks but Cart-Pole
 ACROBOT = LONGER | {"total_timesteps": 500_000, "gae_lambda": 0.95, "ent_coef": 0.01, "hidden_sizes": (128, 64)}
-ACROBOT |= {"eval_interval": 50_000}
 BULLET = LONGER | {"total_timesteps": 1_500_000, "num_envs": 10, "gae_lambda": 0.98, "update_epochs": 10}
-BULLET |= {"num_minibatches": 20, "eval_interval": 150_000, "eval_episodes": 10, "prune": "both"}
+BULLET |= {"num_minibatches": 20, "eval_episodes": 10, "prune": "both"}
 MUJOCO = BULLET | {"normalize_obs": True}  # not in the paper
-ATARI = BULLET | {"total_timesteps": 2_500_000, "eval_interval": 250_000, "hidden_sizes": (512,), "prune": "actor"}
-MAZEGRID = ATARI | {"total_timesteps": 5_000_000, "eval_interval": 500_000, "hidden_sizes": (256, 128)}
+ATARI = BULLET | {"total_timesteps": 2_500_000, "hidden_sizes": (512,), "prune": "actor"}
+MAZEGRID = ATARI | {"total_timesteps": 5_000_000, "hidden_sizes": (256, 128)}
 TASKS = {"CartPole-v0": CARTPOLE, "CartPole-v1": CARTPOLE, "Acrobot-v1": ACROBOT, "MountainCar-v0": ACROBOT}
 
 
@@ -100,8 +99,8 @@ class Args:
     """folder to write to"""
     fresh: bool = False
     """delete what is in the run folder and start over"""
-    eval_interval: int = 8_000
-    """environment steps of a run between evaluations; default a tenth of the task's --total-timesteps"""
+    eval_interval: int | None = None
+    """environment steps of a run between evaluations; default a tenth of --total-timesteps"""
     eval_episodes: int = 20
     """episodes per evaluation; default 10 for all but Cart-Pole, Acrobot and MountainCar"""
     threads: int = 1
@@ -199,7 +198,7 @@ def parse_args() -> Args:
     last = args.total_timesteps - args.total_timesteps % (args.num_envs * args.num_steps)
     if args.rewind_steps > last:
         su.fail(f"--rewind-steps {args.rewind_steps} is beyond the last update, after {last} steps")
-    return args
+    return replace(args, eval_interval=args.eval_interval or max(1, args.total_timesteps // 10))
 
 
 # ---- Networks --------------------------------------------------------------------------------------------------------
@@ -359,12 +358,7 @@ if __name__ == "__main__":
         if len(obs_space.shape) == 3 and (obs_space.shape[1:] != (84, 84) or obs_space.dtype != np.uint8):
             raise ValueError(f"pictures must be bytes [channels, 84, 84]; {args.env_id} has {obs_space}")
         if args.input_mask and ticket is None:
-            mask_ticket = su.load_ticket(Path(args.input_mask))
-            if mask_ticket.get("obs_shape") != list(obs_space.shape) or len(obs_space.shape) > 1:
-                raise ValueError(f"{args.input_mask} is no ticket for the {obs_space.shape} inputs of {args.env_id}")
-            inputs = [int(i) for i in mask_ticket["result"]["alive_inputs"].split()]
-            if not inputs:
-                raise ValueError(f"{args.input_mask} reads no input any more")
+            inputs = su.read_input_mask(Path(args.input_mask), args.env_id, obs_space.shape, args.seeds)
             names = envs.INPUT_NAMES.get(args.env_id, range(obs_space.shape[0]))
             named = ", ".join(str(names[i]) for i in inputs)
             print(f"the networks see {len(inputs)} of {obs_space.shape[0]} inputs: {named}")
@@ -592,5 +586,5 @@ if __name__ == "__main__":
     for condition in ("dense", *args.conditions):
         last = [row["best_retest"] for row in results if row["condition"] == condition][-len(args.seeds) :]
         if last:
-            print(f"{condition:18} best_retest in its last round: {np.mean(last):.1f} over {len(last)} seeds")
+            print(f"{condition:18} best_retest in its last round: {np.mean(last):z.1f} over {len(last)} seeds")
     print(f"draw: python plot.py tickets {run_dir}")

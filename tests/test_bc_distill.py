@@ -594,7 +594,12 @@ class FourInputs(helpers.Counter):
         self.action_space = action_space
 
 
-for name, space in {"Three-v0": Discrete(3), "Box-v0": Box(-1, 1, (2,)), "BoxOf3-v0": Box(-1, 1, (3,))}.items():
+for name, space in {
+    "Three-v0": Discrete(3),
+    "Box-v0": Box(-1, 1, (2,)),
+    "BoxOf3-v0": Box(-1, 1, (3,)),
+    "Two-v0": Discrete(2),
+}.items():
     gym.register(name, entry_point=FourInputs, kwargs={"action_space": space}, disable_env_checker=True)
 
 
@@ -632,6 +637,7 @@ for name, space in {"Three-v0": Discrete(3), "Box-v0": Box(-1, 1, (2,)), "BoxOf3
             "--env-id CartPole-v1 --teacher {box}",
             "is a teacher for other actions than those of CartPole-v1: Discrete(2)",
         ),
+        ("--env-id Two-v0 --teacher {cartpole}", "is a teacher for CartPole-v1, not for Two-v0"),
         ("--evaluate {missing}", "cannot read {missing} as a ticket"),
         ("--evaluate {text}", "cannot read {text} as a ticket"),
         ("--evaluate {cartpole}", "{cartpole} is no ticket of bc_distill.py"),

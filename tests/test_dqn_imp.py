@@ -97,6 +97,18 @@ def test_sampling_is_proportional_and_weighted():
     assert replay.largest == pytest.approx(4.0)
 
 
+def test_a_run_that_has_diverged_leaves_the_others_alone():
+    """What it draws then is still in the memory, and the other run draws as before."""
+    uniform = np.random.default_rng(0).random((2, 1000))
+    replay, diverged = filled(9, 100), filled(9, 100)
+    places = np.array([[0, 1], [2, 4]])
+    replay.update(places, np.array([[1.0, 2.0], [3.0, 4.0]]))
+    diverged.update(places, np.array([[np.nan, np.inf], [3.0, 4.0]]))
+    there, _ = diverged.sample(uniform, beta=0.5)
+    assert np.array_equal(there[1], replay.sample(uniform, beta=0.5)[0][1])
+    assert set(there[0]) <= {0, 1, 2, 4, 5, 6} and np.isfinite(diverged.largest).all()
+
+
 def test_bits_are_unpacked_as_they_were():
     space = Box(0, 1, (13,), np.uint8)
     replay = Replay(1, 2, 40, space, 13, alpha=0.6)
@@ -315,6 +327,12 @@ def test_mazegrid_and_minatar(tmp_path):
         ("--num-envs 24", "--num-envs 24 does not divide the 64 steps between updates"),
         ("--learning-starts 0", "--learning-starts 0 must be"),
         ("--eval-epsilon 2", "--eval-epsilon must be in [0, 1]"),
+        ("--buffer-size 191", "--buffer-size 191 must be at least three steps of --num-envs 64"),
+        ("--total-timesteps 30000 --rewind-steps 29985", "--rewind-steps 29985 is beyond the last step, 29952"),
+        (
+            "--env-id MinAtar/Breakout-v1 --network cnn --input-mask a.pt",
+            "--input-mask is for fully connected networks",
+        ),
     ],
 )
 def test_bad_input_gets_one_line(flags, message, tmp_path, monkeypatch):

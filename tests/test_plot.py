@@ -461,6 +461,17 @@ def test_inputs_are_named_if_they_are_known(make_tickets):
         assert list(history.inputs.values()) == names
 
 
+def test_many_inputs_are_counted(make_tickets):
+    """Their names would be a table of a thousand rows."""
+    run = make_tickets(
+        {1: (9, {"ticket": [8, 7]})}, weights=lambda round_, _: np.ones((41, 2)) * (np.arange(41) >= round_)[:, None]
+    )
+    args = plot.Args("inputs", ())
+    lines = table(plot.input_table(plot.input_histories([plot.read_run(run, "inputs")], args), args))
+    counted = [(line["round"], line["inputs alive, mean over seeds"], line["best_retest"]) for line in lines]
+    assert counted == [("0", "41", "9"), ("1", "40", "8"), ("2", "39", "7")]
+
+
 def test_an_input_that_comes_back_was_not_lost(make_tickets):
     """As random masks can do."""
     scores = {1: (1, {"random_reinit": [2, 3, 4]})}

@@ -467,6 +467,7 @@ def test_defaults_follow_from_the_task(env_id, expected, monkeypatch):
     given = parse(f"--env-id {env_id} --gae-lambda 0.5 --num-minibatches 2 --hidden-sizes 7 --no-normalize-obs")
     assert (given.gae_lambda, given.num_minibatches, given.hidden_sizes, given.normalize_obs) == (0.5, 2, (7,), False)
     assert given.total_timesteps == args.total_timesteps
+    assert parse(f"--env-id {env_id} --total-timesteps 20000").eval_interval == 2000
 
 
 # ---- Gaussian actions and normalised observations ------------------------------------------------------------------

@@ -1178,6 +1178,33 @@ def test_start_run_makes_a_folder(start, tmp_path):
     assert start(Args(), folder) is None  # killed before its first checkpoint: from the beginning
 
 
+def input_ticket(file: Path, env_id: str, seed: int = 1, weight: torch.Tensor | None = None) -> Path:
+    masks = {"actor.layers.0.weight": torch.eye(3)[:, :2] if weight is None else weight}
+    ticket = {"result": su.describe_ticket(masks) | {"seed": seed}, "args": {"env_id": env_id}, "obs_shape": [3]}
+    su.save_ticket(file, masks, **ticket)
+    return file
+
+
+def test_an_input_mask_is_for_its_own_task(tmp_path):
+    """In any version; of entangled inputs, which mean something else to each seed, for its own seed."""
+    file = input_ticket(tmp_path / "a.pt", "Task-v0")
+    assert su.read_input_mask(file, "Task-v1", (3,), [1, 2]) == [0, 1]
+    with pytest.raises(ValueError, match=r"a.pt is no ticket for the \(3,\) inputs of Other-v0, but of Task-v0"):
+        su.read_input_mask(file, "Other-v0", (3,), [1])
+    with pytest.raises(ValueError, match=r"no ticket for the \(4,\) inputs of Task-v0"):
+        su.read_input_mask(file, "Task-v0", (4,), [1])
+    file = input_ticket(tmp_path / "b.pt", "GridEntangled-v0", seed=2)
+    assert su.read_input_mask(file, "GridEntangled-v0", (3,), [2]) == [0, 1]
+    with pytest.raises(ValueError, match="b.pt is of seed 2, and each seed of GridEntangled-v0 has other inputs"):
+        su.read_input_mask(file, "GridEntangled-v0", (3,), [1, 2])
+    file = input_ticket(tmp_path / "c.pt", "Task-v0", weight=torch.ones(2, 3, 3, 3))
+    with pytest.raises(ValueError, match="c.pt has convolutions"):
+        su.read_input_mask(file, "Task-v0", (3,), [1])
+    file = input_ticket(tmp_path / "d.pt", "Task-v0", weight=torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="d.pt reads no input any more"):
+        su.read_input_mask(file, "Task-v0", (3,), [1])
+
+
 def test_start_run_takes_an_empty_folder(start, tmp_path):
     assert start(Args(), tmp_path) is None
     assert (tmp_path / "config.json").exists()
@@ -1195,6 +1222,10 @@ def test_start_run_resumes(start, tmp_path):
     (again,) = now.pop("resumed")
     assert config.pop("resumed") == [] and now == config  # what it was begun with stays
     assert again["args"]["threads"] == 4 and again["command"] == sys.argv and "commit" in again
+    (tmp_path / "checkpoint.pt").unlink()  # as if it had been killed before the first one
+    assert start(Args(threads=2), tmp_path) is None
+    later = json.loads((tmp_path / "config.json").read_text())["resumed"]
+    assert [start["args"]["threads"] for start in later] == [4, 2]
 
 
 @pytest.mark.parametrize("flag", sorted(FREE_CHANGES))
