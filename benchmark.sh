@@ -594,11 +594,11 @@ eb_similarity() { # figure 3.3 (plot.py earlybird): how similar masks are over t
     eb similarity
 }
 
-eb_retrain() { # figures 3.4 to 3.6 (plot.py earlybird): pruned early, then trained from the initial weights
+eb_retrain() { # figures 3.4, 3.5, 3.6 (plot.py earlybird): pruned early, then trained from the initial weights
     eb retrain "$prune_episodes"
 }
 
-eb_finetune() { # figures 3.5 to 3.7 (plot.py earlybird): pruned early, then trained on
+eb_finetune() { # figures 3.5, 3.6, 3.7 (plot.py earlybird): pruned early, then trained on
     eb finetune "$prune_episodes"
 }
 
