@@ -214,10 +214,6 @@ def parse_args() -> Args:
     if args.experiment in OF_EXPERIMENTS["mask_window"] and args.max_episodes < n_masks * args.mask_window:
         masks = f"{n_masks} masks, {args.mask_window} episodes apart"
         su.fail(f"--max-episodes {args.max_episodes} is too short for {masks}")
-    if args.experiment == "exploit" and args.end_e == 0:
-        su.fail(
-            "--end-e must be above 0 in --experiment exploit: epsilon would never be there, so it would never prune"
-        )
     return args
 
 
