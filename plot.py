@@ -861,7 +861,7 @@ def input_table(histories: list[InputHistory], args: Args) -> str:
             name = [history.name[column] for column in ("env", "variant", "condition")]
             for round_, alive, scores in zip(history.rounds, history.alive, history.scores, strict=True):
                 lines.append([*name, f"{round_}", number(alive.sum(1).mean()), number(scores.mean())])
-        return markdown(lines) + "\n\nWhich pixels: python plot.py goggles RUN"
+        return markdown(lines) + "\n\nWhich: alive_inputs in results.csv; of a picture, python plot.py goggles RUN"
     head = ["env", "script", "condition", "input", "lost in round", f"{args.column} in that round"]
     lines = [[*head, "alive in the last round"]]
     for history in histories:

@@ -556,13 +556,18 @@ def describe_ticket(masks: Weights, inputs: Sequence[int] | None = None) -> dict
     return row | {f"density_{name.removesuffix('.weight')}": float(mask.mean()) for name, mask in masks.items()}
 
 
+def same_task(one: str, other: str) -> bool:
+    """Are these ids of one task, whatever its version?"""
+    return one.rsplit("-v", 1)[0] == other.rsplit("-v", 1)[0]
+
+
 def read_input_mask(file: Path, env_id: str, obs_shape: Sequence[int], seeds: Sequence[int]) -> list[int]:
     """Numbers of the inputs that the first layer of a ticket still reads, for new networks on the same task (its
     version may be another). Raises ValueError if they are not the inputs of ``obs_shape``, if none is left, or if they
     mean something else to one of ``seeds``."""
     ticket = load_ticket(file)
     first, there = ticket["masks"].get("actor.layers.0.weight"), ticket.get("args", {}).get("env_id", env_id)
-    if there.rsplit("-v", 1)[0] != env_id.rsplit("-v", 1)[0] or ticket.get("obs_shape") != list(obs_shape):
+    if not same_task(there, env_id) or ticket.get("obs_shape") != list(obs_shape):
         raise ValueError(f"{file} is no ticket for the {tuple(obs_shape)} inputs of {env_id}, but of {there}")
     if first is None or first.dim() != 2:
         raise ValueError(f"{file} has convolutions, so no inputs of its own")
@@ -801,7 +806,7 @@ def start_run(args: Any, folder: Path, reads: Sequence[Path] = ()) -> dict[str, 
             config = None
         digests = {str(file): hashlib.sha1(file.read_bytes()).hexdigest() for file in reads}
         begins = config is None
-        if config is None:
+        if begins:
             config = {"args": now, "command": sys.argv, **_versions(), "reads": digests, "resumed": []}
             write_json(config_file, config)
         there = config["args"]

@@ -99,7 +99,7 @@ class Args:
     """folder to write to"""
     fresh: bool = False
     """delete what is in the run folder and start over"""
-    eval_interval: int | None = None
+    eval_interval: int = 500
     """updates between evaluations; default a tenth of --updates"""
     eval_episodes: int = 20
     """episodes per evaluation; default 10 for Bullet and MuJoCo"""
@@ -169,14 +169,16 @@ def parse_args() -> Args:
     with contextlib.suppress(ValueError):  # what is wrong with a teacher is said where it is loaded
         if su.load_ticket(teacher_file(given)).get("args", {}).get("network") == "cnn":
             task = task | CNN
-    args = tyro.cli(Args, description=__doc__, default=replace(Args(), **task))
+    default = replace(Args(), **task)
+    budget = tyro.cli(Args, args=su.flags_without_help(), default=default).updates
+    args = tyro.cli(Args, description=__doc__, default=replace(default, eval_interval=max(1, budget // 10)))
     su.check_ticket_flags(args)
     su.check_flags(args, "above 0", "transitions", "updates", "batch_size", "learning_rate")
     if args.transitions % args.num_envs:
         su.fail(f"--num-envs {args.num_envs} does not divide --transitions {args.transitions}")
     if args.rewind_steps > args.updates:
         su.fail(f"--rewind-steps {args.rewind_steps} is beyond --updates {args.updates}")
-    return replace(args, eval_interval=args.eval_interval or max(1, args.updates // 10))
+    return args
 
 
 # ---- Networks --------------------------------------------------------------------------------------------------------
@@ -290,7 +292,7 @@ def load_teacher(file: Path, env_id: str, vector: VectorEnv) -> dict[str, Any]:
     if biases[-1].shape[-1] != n_actions or ("log_std" in actor) != gaussian:
         raise ValueError(f"{file} is a teacher for other actions than those of {env_id}: {space}")
     there = ticket.get("args", {}).get("env_id", env_id)
-    if there.rsplit("-v", 1)[0] != env_id.rsplit("-v", 1)[0]:
+    if not su.same_task(there, env_id):
         raise ValueError(f"{file} is a teacher for {there}, not for {env_id}")
     obs_space = vector.single_observation_space
     view = {"inputs": ticket["inputs"], "high": float(obs_space.high.max()) if obs_space.dtype == np.uint8 else 1.0}

@@ -205,8 +205,8 @@ def parse_args() -> Args:
             su.fail(f"--{name.replace('_', '-')} must be different {kind}, not {values}")
     if args.mask_history < 2:
         su.fail(f"--mask-history must be at least 2, not {args.mask_history}")
-    for name in OF_EXPERIMENTS:
-        if args.experiment not in OF_EXPERIMENTS[name] and getattr(args, name) != getattr(Args(), name):
+    for name, experiments in OF_EXPERIMENTS.items():
+        if args.experiment not in experiments and getattr(args, name) != getattr(Args(), name):
             su.fail(f"--{name.replace('_', '-')} does nothing in --experiment {args.experiment}")
     if args.experiment in OF_EXPERIMENTS["prune_episodes"] and max(args.prune_episodes) > args.max_episodes:
         su.fail(f"--prune-episodes {max(args.prune_episodes)} is beyond --max-episodes {args.max_episodes}")

@@ -88,7 +88,7 @@ class Args:
     """folder to write to"""
     fresh: bool = False
     """delete what is in the run folder and start over"""
-    eval_interval: int | None = None
+    eval_interval: int = 500_000
     """environment steps of a run between evaluations; default a tenth of --total-timesteps"""
     eval_episodes: int = 20
     """episodes per evaluation"""
@@ -177,7 +177,9 @@ def parse_args() -> Args:
     task = MAZEGRID if given.env_id.startswith("MazeGrid") else MINATAR if "MinAtar" in given.env_id else CLASSIC
     if given.network == "cnn":
         task = task | {"hidden_sizes": (128, 64)}
-    args = tyro.cli(Args, description=__doc__, default=replace(Args(), **task))
+    default = replace(Args(), **task)
+    budget = tyro.cli(Args, args=su.flags_without_help(), default=default).total_timesteps
+    args = tyro.cli(Args, description=__doc__, default=replace(default, eval_interval=max(1, budget // 10)))
     su.check_ticket_flags(args)
     su.check_flags(args, "above 0", "total_timesteps", "buffer_size", "batch_size", "replay_ratio", "target_interval")
     su.check_flags(args, "above 0", "exploration_fraction", "max_grad_norm")
@@ -198,7 +200,7 @@ def parse_args() -> Args:
     last = args.total_timesteps - args.total_timesteps % args.num_envs
     if args.rewind_steps > last:
         su.fail(f"--rewind-steps {args.rewind_steps} is beyond the last step, {last}")
-    return replace(args, eval_interval=args.eval_interval or max(1, args.total_timesteps // 10))
+    return args
 
 
 # ---- Replay ----------------------------------------------------------------------------------------------------------

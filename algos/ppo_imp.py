@@ -99,7 +99,7 @@ class Args:
     """folder to write to"""
     fresh: bool = False
     """delete what is in the run folder and start over"""
-    eval_interval: int | None = None
+    eval_interval: int = 8_000
     """environment steps of a run between evaluations; default a tenth of --total-timesteps"""
     eval_episodes: int = 20
     """episodes per evaluation; default 10 for all but Cart-Pole, Acrobot and MountainCar"""
@@ -183,7 +183,9 @@ def parse_args() -> Args:
     families = {"ALE/": ATARI, "MazeGrid": MAZEGRID, "Bullet": BULLET}
     family = next((flags for name, flags in families.items() if name in given.env_id), MUJOCO)
     task = TASKS.get(given.env_id, family)
-    args = tyro.cli(Args, description=__doc__, default=replace(Args(), **task))
+    default = replace(Args(), **task)
+    budget = tyro.cli(Args, args=su.flags_without_help(), default=default).total_timesteps
+    args = tyro.cli(Args, description=__doc__, default=replace(default, eval_interval=max(1, budget // 10)))
     su.check_ticket_flags(args)
     su.check_flags(args, "above 0", "total_timesteps", "num_steps", "update_epochs", "clip_coef", "max_grad_norm")
     su.check_flags(args, "0 or more", "weight_decay", "learning_rate", "ent_coef", "vf_coef")
@@ -198,7 +200,7 @@ def parse_args() -> Args:
     last = args.total_timesteps - args.total_timesteps % (args.num_envs * args.num_steps)
     if args.rewind_steps > last:
         su.fail(f"--rewind-steps {args.rewind_steps} is beyond the last update, after {last} steps")
-    return replace(args, eval_interval=args.eval_interval or max(1, args.total_timesteps // 10))
+    return args
 
 
 # ---- Networks --------------------------------------------------------------------------------------------------------
