@@ -1,6 +1,7 @@
 """Lottery tickets in DQN agents by iterative magnitude pruning (Vischer, Lange, Sprekeler 2022).
 
-    python algos/dqn_imp.py                                                  # MazeGrid, 3 seeds, 4 conditions
+    python algos/dqn_imp.py --seeds 1 --conditions ticket --rounds 2 --total-timesteps 100000  # a first look: a minute
+    python algos/dqn_imp.py                      # MazeGrid, 3 seeds, 4 conditions, 20 rounds of 5M steps: two days
     python algos/dqn_imp.py --env-id MinAtar/Breakout-v1 --network cnn --seeds 1 --conditions ticket
     python algos/dqn_imp.py --env-id CartPole-v1                             # figure 12
     python algos/dqn_imp.py --evaluate runs/NAME/tickets/round09_ticket_seed1.pt --capture-video
