@@ -139,11 +139,11 @@ def run_adam(
 @torch.no_grad()
 def clip_run_gradients(parameters: Weights, max_norm: float) -> None:
     """Scale each run's gradient, over all its parameters, to a norm of at most max_norm, in place."""
-    gradients = [p.grad for p in parameters.values()]
-    squares = sum(g.flatten(1).square().sum(1) for g in gradients)  # [R]; torch's sum would round by R
-    scale = (max_norm / (squares.sqrt() + 1e-6)).clamp(max=1)
+    gradients = [p.grad.view(len(p), -1) for p in parameters.values()]
+    squares = sum(g.square().sum(1) for g in gradients)  # [R]; torch's sum would round by R
+    scale = (max_norm / (squares.sqrt() + 1e-6)).clamp(max=1)[:, None]
     for g in gradients:
-        g.mul_(scale.view(-1, *[1] * (g.dim() - 1)))
+        g.mul_(scale)
 
 
 def dropout_factors(

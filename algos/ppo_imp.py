@@ -510,7 +510,8 @@ if __name__ == "__main__":
                     drop = streams, stream_of, minibatch_size, args.hidden_sizes, args.dropout, device
                     kept = {name: su.dropout_factors(*drop) for name in ("actor", "critic")}
                     loss = ppo_loss(nets, minibatch, kept, args)
-                    optimizer.zero_grad()
+                    for p in parameters.values():
+                        p.grad = None  # on small networks optimizer.zero_grad() takes 4% of an update
                     loss.sum().backward()
                     su.mask_gradients(parameters, masks)
                     su.clip_run_gradients(parameters, args.max_grad_norm)
