@@ -25,14 +25,14 @@
 # ---- Scales ----------------------------------------------------------------------------------------------------------
 
 set_scale() {
-    rounds="" bullet_rounds="" steps="" bullet_steps="" maze_steps="" maze_dqn="" minatar_steps="" updates=""
+    rounds="" coarse_rounds="" steps="" bullet_steps="" maze_steps="" maze_dqn="" minatar_steps="" updates=""
     repetitions="" prune_episodes=""
     case $scale in
         smoke)
             envs="Pendulum-v1" seeds="1"
             budget="--total-timesteps 800 --learning-starts 400 --eval-interval 400 --eval-episodes 2 --snr-interval 400"
             classic="CartPole-v1" bullet="HopperBulletEnv-v0" classic_round=01 bullet_round=01 rounds=" --rounds 1"
-            bullet_rounds=$rounds
+            coarse_rounds=$rounds
             steps=" --total-timesteps 1280 --eval-interval 1280" updates=" --updates 40 --transitions 400"
             bullet_steps="$steps --conditions ticket"
             learn=" --num-envs 16 --batch-size 64 --learning-starts 128 --hidden-sizes 16 --eval-episodes 2"
@@ -45,11 +45,11 @@ set_scale() {
             envs="HalfCheetah-v5" seeds="1 2 3"
             budget="--total-timesteps 200000"
             classic="CartPole-v1" bullet="HopperBulletEnv-v0" rounds=" --rounds 15"
+            coarse_rounds=" --rounds 5" bullet_round=03 # each for three of the paper's, as 0.8^3 = 0.512
             bullet_steps=" --total-timesteps 300000 --conditions ticket --prune-fraction 0.488"
-            bullet_rounds=" --rounds 5" bullet_round=03 # each for three of the paper's, as 0.8^3 = 0.512
             maze_steps=" --total-timesteps 500000 --eval-interval 25000"
             maze_dqn=" --exploration-fraction 0.4 --matmul-precision medium"
-            minatar_steps=" --total-timesteps 500000 --conditions ticket random_reinit"
+            minatar_steps=" --total-timesteps 500000 --conditions ticket random_reinit --prune-fraction 0.488"
             minatar_steps="$minatar_steps --matmul-precision medium"
             games="Breakout SpaceInvaders" sizes="128,64"
             repetitions=" --repetitions 3"
@@ -343,7 +343,7 @@ sac_output_layer() { # figure 14 (plot.py sparsity): ERK and uniform, all layers
 
 ppo() { # ENV [--FLAG ...]
     local budget=$steps rounds=$rounds
-    case $1 in *Bullet*) budget=$bullet_steps rounds=$bullet_rounds ;; MazeGrid*) budget=$maze_steps ;; esac
+    case $1 in *Bullet*) budget=$bullet_steps rounds=$coarse_rounds ;; MazeGrid*) budget=$maze_steps ;; esac
     echo "algos/ppo_imp.py --env-id $* --seeds $seeds$rounds$budget"
 }
 
@@ -356,8 +356,8 @@ bc() { # ENV [--FLAG ...]; nothing where algos/experts/ has no teacher (its READ
 }
 
 dqn() { # ENV [--FLAG ...]
-    local budget=$steps
-    case $1 in MazeGrid*) budget=$maze_steps$maze_dqn ;; MinAtar*) budget=$minatar_steps ;; esac
+    local budget=$steps rounds=$rounds
+    case $1 in MazeGrid*) budget=$maze_steps$maze_dqn ;; MinAtar*) budget=$minatar_steps rounds=$coarse_rounds ;; esac
     echo "algos/dqn_imp.py --env-id $* --seeds $seeds$rounds$budget"
 }
 
@@ -376,7 +376,7 @@ ppo_default() { # ENV: the run with nothing but defaults, which many figures sha
 }
 
 ppo_retrained() { # ENV WHAT ROUND: dense agents that see only the inputs of the first seed's ticket
-    rounds=" --rounds 0" bullet_rounds=" --rounds 0" ppo "$1" --input-mask "$(run_dir "$1" "$2")/tickets/round$3_ticket_seed1.pt"
+    rounds=" --rounds 0" coarse_rounds=" --rounds 0" ppo "$1" --input-mask "$(run_dir "$1" "$2")/tickets/round$3_ticket_seed1.pt"
 }
 
 imp_rl_bc() { # figures 1, 2, 3 (plot.py tickets): four conditions, PPO against behavioural cloning
