@@ -366,6 +366,7 @@ if __name__ == "__main__":
             if ticket.get("script") != "bc_distill":
                 raise ValueError(f"{args.evaluate} is no ticket of bc_distill.py")
             ticket = {"kind": {}, "matrix_seed": 0} | ticket  # that of a policy may be from before there were others
+            ticket["view"] = {"high": 1.0} | ticket["view"]
             own = {name: getattr(args, name) for name in ("evaluate", "eval_episodes", "capture_video")}
             args = Args(**ticket["args"] | own)
         probe = envs.vector.make(args.env_id, 1, 1, matrix_seeds=[0])
@@ -376,8 +377,8 @@ if __name__ == "__main__":
     if ticket is not None:
         actor = {name[len("actor.") :]: tensor for name, tensor in ticket["best"].items()}
         act = greedy(copies_of(actor, 1, **ticket["kind"]), ticket["view"], [1])
-        vector = envs.vector.make(args.env_id, 1, args.eval_episodes, matrix_seeds=[ticket["matrix_seed"]])
-        returns = envs.vector.play(vector, act, [1])
+        own = {"first_episode": True, "matrix_seeds": [ticket["matrix_seed"]]}
+        returns = envs.vector.play(envs.vector.make(args.env_id, 1, args.eval_episodes, **own), act, [1])
         print(f"{args.env_id}, {su.describe_returns(returns[0])}")
         if args.capture_video:
             gif = Path(args.evaluate).with_suffix(".gif")
@@ -422,7 +423,8 @@ if __name__ == "__main__":
         data = su.load_checkpoint(data_file)
     else:
         act = greedy(copies_of(teacher["actor"], 1, **kind), view, [1])
-        returns = envs.vector.play(envs.vector.make(args.env_id, 1, 20, matrix_seeds=[matrix_seed]), act, [1])
+        vector = envs.vector.make(args.env_id, 1, 20, first_episode=True, matrix_seeds=[matrix_seed])
+        returns = envs.vector.play(vector, act, [1])
         own = {"processes": args.async_envs, "matrix_seeds": [matrix_seed] * len(args.seeds)}
         train_envs = envs.vector.make(args.env_id, len(args.seeds), args.num_envs, **own)
         seen, outputs = collect(teacher_net, view, train_envs, args, teacher["epsilon"])

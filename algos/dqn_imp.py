@@ -394,7 +394,7 @@ if __name__ == "__main__":
         template.to(device)
         q, seed = template["actor"], ticket["result"]["seed"]
         act = policy(q, inputs, args.eval_epsilon, [1])
-        vector = envs.vector.make(args.env_id, 1, args.eval_episodes, matrix_seeds=[seed])
+        vector = envs.vector.make(args.env_id, 1, args.eval_episodes, first_episode=True, matrix_seeds=[seed])
         print(f"{args.env_id}, {su.describe_returns(envs.vector.play(vector, act, [1])[0])}")
         if args.capture_video:
             # Beside the game what the agent sees of it, where the first layer reads each pixel alone
