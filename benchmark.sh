@@ -70,7 +70,7 @@ set_scale() {
 # in rounds 4 to 6, and from round 7 on one of them had lost the velocity, too. On Acrobot it is round 13, the last one in
 # which all of ten seeds were good: two to four inputs were left. On Bullet the paper says "approximately 10%" of the
 # weights, which is round 10; for MazeGrid it says "moderate sparsity".
-classic_round=05 bullet_round=10 maze_round=10
+classic_round=05 acrobot_round=13 bullet_round=10 maze_round=10
 
 # ---- SAC (Graesser et al. 2022) --------------------------------------------------------------------------------------
 # A flag that changes nothing, such as --sparsity with dense or --sparsity-distribution with small, still gives another
@@ -433,8 +433,10 @@ imp_retrain() { # figure 8, bottom (plot.py tickets): dense agents with all inpu
     # A run that does not find its ticket fails and says so; start it again later.
     for env in $classic; do
         ppo_default "$env"
-        case $env in Acrobot*) classic_round=13 ;; esac
-        ppo_retrained "$env" small-input-init $classic_round
+        case $env in
+            Acrobot*) ppo_retrained "$env" small-input-init $acrobot_round ;;
+            *) ppo_retrained "$env" small-input-init $classic_round ;;
+        esac
     done
 }
 

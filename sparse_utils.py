@@ -765,7 +765,7 @@ def seeds(*key: int, n: int = 1) -> list[int]:
 
 
 def flags_without_help() -> list[str]:
-    """The command line but for --help: a first reading finds the task whose defaults --help is to show."""
+    """The command line but for --help: first readings find the task and the budget whose defaults --help is to show."""
     return [flag for flag in sys.argv[1:] if flag not in ("-h", "--help")]
 
 

@@ -1,6 +1,6 @@
 """Lottery tickets in PPO agents by iterative magnitude pruning (Vischer, Lange, Sprekeler 2022).
 
-    python algos/ppo_imp.py                                                  # Cart-Pole, 5 seeds, 4 conditions
+    python algos/ppo_imp.py                                    # Cart-Pole, 5 seeds, 4 conditions: 15 minutes
     python algos/ppo_imp.py --env-id Acrobot-v1 --seeds 1 2 3 --conditions ticket random_reinit
     python algos/ppo_imp.py --env-id HopperBulletEnv-v0 --seeds 1 --conditions ticket --total-timesteps 300000
     python algos/ppo_imp.py --init kaiming --input-init-scale 0.1            # section 4.2: which inputs survive?
