@@ -54,6 +54,7 @@ import csv
 import glob
 import json
 import math
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -167,7 +168,7 @@ def find_folders(patterns: Iterable[str]) -> list[Path]:
                 candidates += [path.parent / line for line in path.read_text(errors="replace").split("\n")]
             else:
                 candidates += [path, *sorted(path.glob("*"))]
-        folders = [folder for folder in candidates if (folder / "config.json").is_file()]
+        folders = [folder for folder in candidates if os.path.isfile(folder / "config.json")]  # lines may be anything
         found += folders or su.fail(f"no run folders in {pattern}")
     return list({folder.resolve(): folder for folder in found}.values())
 
@@ -215,15 +216,19 @@ def find_runs(args: Args, columns: Iterable[str]) -> list[Run]:
     for condition in args.where:
         name, _, values = condition.partition("=")
         name = name.replace("-", "_")
-        if not all(name in run.args for run in runs):
+        if not any(name in run.args for run in runs):
             su.fail(f"--where {condition}: no flag {name}; write FLAG=VALUE")
-        runs = [run for run in runs if any(matches(run.args[name], text) for text in values.split(","))]
+        runs = [r for r in runs if name in r.args and any(matches(r.args[name], text) for text in values.split(","))]
     if not runs:
         matching = " and matches --where" if args.where else ""
         su.fail(f"none of {len(folders)} run folders has results for kind {args.kind}{matching}")
-    different = {json.dumps({k: v for k, v in run.args.items() if k not in su.FREE_FLAGS}): run for run in runs}
-    if len(different) < len(runs):
-        print(f"{len(runs) - len(different)} runs are left out: they differ from others in nothing but the folder")
+    different: dict[str, Run] = {}
+    for run in runs:
+        same = json.dumps({flag: value for flag, value in run.args.items() if flag not in su.FREE_FLAGS})
+        shorter, longer = sorted((run, different.get(same, run)), key=lambda one: len(next(iter(one.columns.values()))))
+        different[same] = longer
+        if shorter is not longer:
+            print(f"{shorter.folder} is left out: {longer.folder} is the same run, and as far or further")
     runs = list(different.values())
     for run in runs:
         for column in columns:
@@ -757,9 +762,7 @@ def load_first_layer(file: Path) -> tuple[dict[str, Any], str, np.ndarray, np.nd
 
 def read_first_layer(file: Path, env: str) -> tuple[dict[int, str], np.ndarray, np.ndarray]:
     """The inputs that a ticket's network sees by name, the sum of |w| of each, and whether it has any left."""
-    ticket, layer, mask, weights = load_first_layer(file)
-    if mask.ndim != 2:
-        su.fail(f"{file}: kind inputs draws a fully connected first layer, and {layer} is not one")
+    ticket, _, mask, weights = load_first_layer(file)
     seen, names = ticket.get("inputs") or range(len(mask)), envs.INPUT_NAMES.get(env, ())
     known = max(seen) < len(names) and (ticket.get("inputs") or len(mask) == len(names))
     named = {i: names[i] if known else f"input {i}" for i in seen}
@@ -772,12 +775,17 @@ def input_histories(runs: list[Run], args: Args) -> list[InputHistory]:
     for (env, variant), members in group(runs).items():
         name = {"env": env, "script": members[0].args["script"], "variant": variant, "condition": args.condition}
         rounds = rows_from_dense(members, f"{env}, {variant}", args)
+        _, layer, mask, _ = load_first_layer(next(iter(rounds[0].values()))["file"])
+        if mask.ndim != 2:
+            print(f"{env}, {variant}: left out, as {layer} is not fully connected")
+            continue
         layers = [[read_first_layer(row["file"], env) for row in row_of.values()] for row_of in rounds.values()]
         weights, alive = (np.array([[seed[part] for seed in seeds] for seeds in layers]) for part in (1, 2))
         scores, densities = by_round(rounds, args.column), layer_densities(rounds)
         histories.append(InputHistory(name, list(rounds), layers[0][0][0], weights, alive, densities, scores))
-    if len(histories) > 4:
-        su.fail(f"kind inputs draws up to 4 columns, and these runs make {len(histories)}: choose with --where")
+    if not 0 < len(histories) <= 4:
+        names = "; ".join(f"{h.name['env']}, {h.name['variant']}" for h in histories) or "none"
+        su.fail(f"kind inputs draws 1 to 4 columns, and these runs make {len(histories)}: {names}; choose with --where")
     return histories
 
 
@@ -798,7 +806,7 @@ def draw_densities(ax: plt.Axes, densities: dict[str, np.ndarray], names: list[s
     for name, density in densities.items():
         i = names.index(name)
         style = {"color": colours[i % len(colours)], "marker": MARKERS[i % len(MARKERS)]}
-        ax.plot(density, label=name, markersize=4, **style)
+        ax.plot(density, label=name, markersize=4, clip_on=False, **style)  # markers on the frame stay whole
     ax.set_yscale("log")
     lowest = min(min(density[density > 0], default=1) for density in densities.values())
     ax.set_ylim(min(0.27, 0.9 * lowest), 1.08)  # so that 0.3 and 1 are there
@@ -935,7 +943,10 @@ def read_goggles(runs: list[Run], args: Args) -> Goggles:
     groups = group(runs)
     ((env, variant), members), *others = groups.items()
     if others:
-        su.fail(f"kind goggles draws one task and variant, and these runs are of {len(groups)}: choose with --where")
+        names = "; ".join(map(", ".join, groups))
+        su.fail(
+            f"kind goggles draws one task and variant, and these runs are of {len(groups)}: {names}; choose with --where"
+        )
     if env == "MazeGridEntangled-v0":
         su.fail(f"kind goggles draws pixels, and {env} has none: each input is a mixture of all of them")
     rounds = rows_from_dense(members, f"{env}, {variant}", args)

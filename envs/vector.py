@@ -180,21 +180,29 @@ def play(
     """Returns [R, episodes per run] of the first episode of each environment, where ``act`` gives the actions for
     observations. An environment whose episode has ended rests, or plays on beside the others and no longer counts.
 
-    ``seeds`` are those of ``reset``. With ``frames``, pictures of the first environment are appended to it; with
-    ``alive``, bool [inputs], each beside the same with what a network does not see through these inputs alone dark.
+    ``seeds`` are those of ``reset``. With ``frames``, pictures of the first environment are appended to it, the last
+    one of how its episode ended if ``vector`` was made with ``next_step``; with ``alive``, bool [inputs], each beside
+    the same with what a network does not see through these inputs alone dark.
     """
     obs = reset(vector, seeds)
     returns, running = np.zeros(vector.num_envs), np.ones(vector.num_envs, dtype=bool)
+
+    def draw(obs: np.ndarray) -> None:
+        # ALE's vector environment draws nothing but the frames that the agent sees
+        picture = vector.render()[0] if vector.render_mode else obs[0, -1]
+        if alive is not None:
+            gap = np.full_like(picture[:, :8], 255)
+            picture = np.concatenate([picture, gap, vector.render_seen(alive)[0]], axis=1)
+        frames.append(picture)
+
     while running.any():
-        if frames is not None:  # ALE's vector environment draws nothing but the frames that the agent sees
-            picture = vector.render()[0] if vector.render_mode else obs[0, -1]
-            if alive is not None:
-                gap = np.full_like(picture[:, :8], 255)
-                picture = np.concatenate([picture, gap, vector.render_seen(alive)[0]], axis=1)
-            frames.append(picture)
+        if frames is not None:
+            draw(obs)
         obs, reward, terminated, truncated, _ = vector.step(to_rows(act(obs), vector.single_action_space))
         returns += reward * running
         running &= ~(terminated | truncated)
+    if frames is not None:
+        draw(obs)
     return returns.reshape(len(seeds), -1)
 
 
@@ -206,19 +214,19 @@ def record(
     matrix_seeds: Sequence[int] | None = None,
     alive: np.ndarray | None = None,
 ) -> None:
-    """One episode as a gif: every second frame, or all of a task with 10 or fewer in a second. Where drawing is not
-    possible, says so. ``alive`` is that of ``play``."""
+    """One episode to its end as a gif: every second frame, or all of a task with 10 or fewer in a second. Where
+    drawing is not possible, says so. ``alive`` is that of ``play``."""
     import imageio.v3 as imageio
 
     if not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
-        vector, frames = make(env_id, 1, 1, render=True, matrix_seeds=matrix_seeds), []
+        vector, frames = make(env_id, 1, 1, next_step=True, render=True, matrix_seeds=matrix_seeds), []
         play(vector, act, [seed], frames, alive)
         rate = vector.metadata.get("render_fps", 50)
         every = 2 if rate > 10 else 1
-        imageio.imwrite(file, np.stack(frames[::every]), duration=every * 1000 / rate, loop=0)
+        imageio.imwrite(file, np.stack(frames[::-every][::-1]), duration=every * 1000 / rate, loop=0)
         print(f"video: {file}")
     except Exception as error:  # whatever the graphics driver raises
         print(f"no video: {error}", file=sys.stderr)

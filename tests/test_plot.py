@@ -233,9 +233,13 @@ def test_runs_are_found_by_folder_pattern_and_list_and_only_once(make_run, draw)
         (["some", "--where", "seed=2,3", "--where", "weight-decay=1e-6"], 2),
     ]:
         assert draw("curves", *arguments)[0][0]["seeds"] == seeds, arguments
-    make_run([3], "other/z", seed=3, threads=5)  # the same run once more
+    same = make_run([3], "other/z", seed=3, threads=5)  # the same run once more
     rows, output = draw("curves", "some", "other")
-    assert rows[0]["seeds"] == 3 and "1 runs are left out" in output
+    assert rows[0]["seeds"] == 3 and f"{same} is left out: {three} is the same run" in output
+    further = make_run([3, 4], "third/z", seed=3, total_timesteps=10)  # is drawn, in whatever order they are named
+    for folders in (("some", "third"), ("third", "some")):
+        rows, output = draw("curves", *folders, "--where", "seed=3")
+        assert len(rows) == 2 and f"{three} is left out: {further} is the same run" in output
     (three / "results.csv").unlink()
     rows, output = draw("curves", "some")
     assert rows[0]["seeds"] == 2 and "1 of 3 runs have no results yet" in output
@@ -492,6 +496,19 @@ def test_each_kind_leaves_out_the_other_scripts_runs(make_run, make_tickets, dra
         assert f"none of 1 run folders has results for kind {kind}" in fails(kind, "runs/sac")
 
 
+def test_inputs_leave_out_convolutional_runs(make_tickets, draw):
+    make_tickets({1: (1, {})}, "runs/cnn", weights=lambda *_: [[[[1.0]]]], network="cnn")
+    make_tickets({1: (1, {})}, "runs/mlp", weights=first_layer, network="mlp")
+    make_tickets(
+        {1: (1, {})}, "runs/students", weights=first_layer, script="bc_distill", seeds=[7]
+    )  # have no --network
+    rows, output = draw("inputs", "runs")
+    assert "network cnn: left out, as actor.layers.0.weight is not fully connected" in output
+    assert {row["script"] for row in rows} == {"ppo_imp", "bc_distill"}
+    rows, _ = draw("inputs", "runs", "--where", "network=mlp")  # those without the flag do not match
+    assert {row["script"] for row in rows} == {"ppo_imp"}
+
+
 def test_ticket_errors_are_one_line_and_status_2(make_tickets, fails):
     make_tickets({1: (1, {"ticket": [1]})})
     assert "no column foo in runs/a" in fails("tickets", "runs", "--column", "foo")
@@ -502,10 +519,10 @@ def test_ticket_errors_are_one_line_and_status_2(make_tickets, fails):
     assert "no condition foo in runs/a; there are dense, ticket" in fails("inputs", "runs", "--condition", "foo")
     assert "tickets/round00_dense_seed1.pt as a ticket" in fails("inputs", "runs")
     make_tickets({1: (1, {})}, "cnn/a", weights=lambda *_: [[[[1.0]]]])
-    assert "kind inputs draws a fully connected first layer, and actor.layers.0.weight" in fails("inputs", "cnn")
+    assert "kind inputs draws 1 to 4 columns, and these runs make 0: none" in fails("inputs", "cnn")
     for i in range(5):
         make_tickets({1: (1, {})}, f"five/{i}", weights=first_layer, dropout=i / 10)
-    assert "kind inputs draws up to 4 columns, and these runs make 5" in fails("inputs", "five")
+    assert "kind inputs draws 1 to 4 columns, and these runs make 5: " in fails("inputs", "five")
 
 
 # ---- What pruned agents see of pictures ------------------------------------------------------------------------------
@@ -659,7 +676,8 @@ def test_goggles_errors_are_one_line_and_status_2(make_tickets, fails):
     assert "--rounds and --seed choose what kind goggles draws" in fails("tickets", "runs", "--rounds", "1")
     make_tickets(scores, "entangled/a", env_id="MazeGridEntangled-v0")
     assert "MazeGridEntangled-v0 has none: each input is a mixture" in fails("goggles", "entangled")
-    assert "these runs are of 2: choose with --where" in fails("goggles", "runs", "entangled")
+    error = fails("goggles", "runs", "entangled")
+    assert "these runs are of 2: " in error and "entangled-v0" in error.lower() and "choose with --where" in error
     make_tickets(scores, "gone/a", env_id="MazeGrid-v0")
     assert "tickets/round00_dense_seed1.pt as a ticket" in fails("goggles", "gone")
 
@@ -893,6 +911,9 @@ def test_errors_are_one_line_and_status_2(make_run, fails):
     assert "no run folders in nowhere" in fails("curves", "runs", "nowhere")
     assert "no column foo in runs/" in fails("curves", "runs", "--column", "foo")
     assert "no flag foo" in fails("curves", "runs", "--where", "foo=1")
+    for file in ("results.csv", "binary.pt"):
+        Path("empty", file).write_bytes(bytes(range(256)) * 20 + b"x" * 5000)
+        assert f"no run folders in empty/{file}" in fails("curves", f"empty/{file}")
     assert "matches --where" in fails("curves", "runs", "--where", "seed=9")
     assert "--flag" in fails("flag", "runs")
     assert "--flag" in fails("curves", "runs", "--flag", "seed")

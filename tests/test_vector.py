@@ -354,3 +354,22 @@ def test_recording_writes_a_gif_or_says_why_not(env_id, tmp_path, capsys):
         assert printed.out == f"video: {tmp_path / 'a.gif'}\n"
         frames = imageio.imread(tmp_path / "a.gif")
         assert len(frames) > 2 and (frames[0] != frames[-1]).any()
+
+
+def test_the_last_picture_shows_how_the_episode_ended():
+    """Of the same random walk in the one maze and in the vector of one."""
+    import envs.mazegrid  # noqa: F401 (registers the ids)
+
+    game = gym.make("MazeGrid-v0", render_mode="rgb_array")
+    game.reset()
+    actions, pictures, ended = np.random.default_rng(2).integers(4, size=200), [game.render()], False
+    for action in actions:
+        if not ended:
+            *_, terminated, truncated, _ = game.step(action)
+            pictures.append(game.render())
+            ended = terminated or truncated
+    steps, frames = iter(actions), []
+    mazes = vector.make("MazeGrid-v0", 1, 1, next_step=True, render=True)
+    vector.play(mazes, lambda obs: np.full((1, 1), next(steps)), [1], frames)
+    assert terminated and len(frames) < 200
+    np.testing.assert_array_equal(frames, pictures)
