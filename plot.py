@@ -806,10 +806,10 @@ def draw_densities(ax: plt.Axes, densities: dict[str, np.ndarray], names: list[s
     for name, density in densities.items():
         i = names.index(name)
         style = {"color": colours[i % len(colours)], "marker": MARKERS[i % len(MARKERS)]}
-        ax.plot(density, label=name, markersize=4, clip_on=False, **style)  # markers on the frame stay whole
+        ax.plot(density, label=name, markersize=4, **style)
     ax.set_yscale("log")
     lowest = min(min(density[density > 0], default=1) for density in densities.values())
-    ax.set_ylim(min(0.27, 0.9 * lowest), 1.08)  # so that 0.3 and 1 are there
+    ax.set_ylim(min(0.27, 0.85 * lowest), 1.15)  # so that 0.3 and 1 are there, and markers are whole
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
@@ -944,9 +944,7 @@ def read_goggles(runs: list[Run], args: Args) -> Goggles:
     ((env, variant), members), *others = groups.items()
     if others:
         names = "; ".join(map(", ".join, groups))
-        su.fail(
-            f"kind goggles draws one task and variant, and these runs are of {len(groups)}: {names}; choose with --where"
-        )
+        su.fail(f"kind goggles draws one task and variant, but these are {len(groups)}: {names}; choose with --where")
     if env == "MazeGridEntangled-v0":
         su.fail(f"kind goggles draws pixels, and {env} has none: each input is a mixture of all of them")
     rounds = rows_from_dense(members, f"{env}, {variant}", args)

@@ -1,8 +1,9 @@
 """Lottery tickets in DQN agents by iterative magnitude pruning (Vischer, Lange, Sprekeler 2022).
 
-    python algos/dqn_imp.py --seeds 1 --conditions ticket --rounds 2 --total-timesteps 100000  # a first look: a minute
+    # a first look, in a minute: 2.3% of the weights are left, and plot.py goggles shows which pixels they still read
+    python algos/dqn_imp.py --seeds 1 --conditions ticket --rounds 2 --prune-fraction 0.85 --total-timesteps 100000
     python algos/dqn_imp.py                      # MazeGrid, 3 seeds, 4 conditions, 20 rounds of 5M steps: two days
-    python algos/dqn_imp.py --env-id MinAtar/Breakout-v1 --network cnn --seeds 1 --conditions ticket
+    python algos/dqn_imp.py --env-id MinAtar/Breakout-v1 --network cnn --seeds 1    # 20 rounds of 15M steps
     python algos/dqn_imp.py --env-id CartPole-v1                             # figure 12
     python algos/dqn_imp.py --evaluate runs/NAME/tickets/round09_ticket_seed1.pt --capture-video
 
@@ -19,18 +20,28 @@ All runs (seeds x conditions) of a round are one batched program: every paramete
 batch is [R, B, ...]. A run of fully connected networks learns the same, bit for bit on one CPU thread, whatever runs
 train beside it: its randomness is keyed by (seed, round) and shared by a seed's conditions.
 
-Writes the folder ``runs/{env}__dqn_imp__{mlp or cnn}__{n}seeds__{hash}``, or ``--run-dir``, with the files of
-ppo_imp.py. The same command started again goes on where the last evaluation was, or where a signal stopped it, to the
-same results; tasks of gymnasium start new episodes there.
+Writes the folder ``runs/{env}__dqn_imp__{mlp or cnn}__{n}seeds__{hash}``, or ``--run-dir``:
+    results.csv     a row per round and run: round, seed, condition; remaining (weights), remaining_fraction;
+                    inputs_alive and alive_inputs (inputs with a weight left in the first layer, and which; with
+                    --network cnn channels); density_* of each layer; best_return (the best evaluation of the round, as
+                    in the paper), best_retest (that checkpoint over 100 new episodes: a maximum over noisy evaluations
+                    flatters), final_return (of the last evaluation), steps_to_best (to the first one at best_return)
+    curves.csv      a row per evaluation: round, seed, condition, step, return_mean, return_std
+    tickets/        a file per round and run: masks, initial weights, best weights; su.load_ticket reads it
+    timing.csv      a row per round: seconds by what they went to, and the steps per second of all its runs together
+    config.json, checkpoint.pt, events.*; round.pt, with the replay memory, until a round is finished
+
+The same command started again goes on where the last evaluation was, or where a signal stopped it, to the same
+results; tasks of gymnasium start new episodes there.
 
 Hyper-parameters: tables 8 and 11 (``MAZEGRID``, ``MINATAR``). What the paper leaves silent, and what differs:
  1. "Data replay ratio 4" is samples consumed per environment step, as in rlpyt, which the paper used: with batches of
     256 transitions one update for every 64 steps.
  2. 64 environments of each run, as 64 steps come between two updates; learning starts after 20,000 steps; the target
-    network is copied every 312 updates (rlpyt's default, as is Adam's epsilon of 0.01 / batch size); new transitions
-    get the largest priority so far, and importance weights are divided by the largest in the batch. ReLU networks with
-    hidden layers of 256 and 128 units for MazeGrid and 64 and 64 for Cart-Pole; MinAtar has table 10's 512-256, or with
-    --network cnn 16 kernels of 3 x 3 and 128-64.
+    network is copied every 312 updates (rlpyt's default, as is Adam's epsilon of 0.01 / batch size). Priorities are
+    not clipped at 1, as rlpyt's are, and a new transition gets the largest so far; importance weights are divided by
+    the largest in the batch. ReLU networks with hidden layers of 256 and 128 units for MazeGrid and 64 and 64 for
+    Cart-Pole; MinAtar has table 10's 512-256, or with --network cnn 16 kernels of 3 x 3 and 128-64.
  3. Cart-Pole has no table: batches of 64, a ratio of 16 (with 4 it stays at 200 of 500), a copy every 100 updates.
  4. Evaluation every tenth of the budget, 20 episodes at the paper's epsilon of 0.001. Of equal evaluations the later
     counts as the best, as it has trained longer. best_retest, over 100 new episodes, is ours.
@@ -108,7 +119,7 @@ class Args:
     wandb_entity: str | None = None
     """with --track: the team"""
     evaluate: str = ""
-    """a file in tickets/: evaluate its best weights for --eval-episodes and stop"""
+    """a file in tickets/: evaluate its best weights, in its own task, for --eval-episodes and stop"""
     capture_video: bool = False
     """with --evaluate: write one episode beside the ticket, as a gif; and beside each picture what the agent sees"""
     dry_run: bool = False
@@ -120,7 +131,7 @@ class Args:
     learning_rate: float = 5e-4
     """Adam's"""
     buffer_size: int = 100_000
-    """transitions of each run"""
+    """transitions of each run, in memory and in round.pt: 100,000 are 16 MB of MazeGrid, 480 MB of MazeGridEntangled"""
     gamma: float = 0.99
     """discount"""
     batch_size: int = 256
@@ -193,8 +204,10 @@ def parse_args() -> Args:
             "between updates, batch_size / replay_ratio"
         )
     if args.learning_starts < 2 * args.num_envs or args.learning_starts >= args.total_timesteps:
+        least = f"at least 2 * --num-envs, {2 * args.num_envs}"
         su.fail(
-            f"--learning-starts {args.learning_starts} must be at least two steps of --num-envs and come before the end"
+            f"--learning-starts {args.learning_starts} must be {least}, and below --total-timesteps, "
+            f"{args.total_timesteps}"
         )
     if args.buffer_size < 3 * args.num_envs:
         su.fail(f"--buffer-size {args.buffer_size} must be at least three steps of --num-envs {args.num_envs}")
@@ -492,10 +505,11 @@ if __name__ == "__main__":
             if saved["envs"] is not None:
                 train_envs.set_state(saved["envs"])
                 obs, real = saved["obs"].numpy(), saved["real"].numpy()
-            else:  # episodes start anew, and the newest row of the memory has no next one
+            else:  # new episodes start, and the newest row of the memory has no next one
+                obs = envs.vector.reset(train_envs, [su.seeds(seed, round_, 2, first)[0] for seed, _ in runs])
                 replay.real[:] = False
-            progress.update((first - 1) * steps)
-            print(f"resuming round {round_} after {(first - 1) * steps:,} steps")
+            progress.initial = progress.n = progress.n + (first - 1) * steps  # what was done before tells no speed
+            progress.write(f"resuming round {round_} after {(first - 1) * steps:,} steps")
         watch.lap("prune")
         for iteration in range(first, iterations + 1):
             step = iteration * args.num_envs
@@ -558,7 +572,7 @@ if __name__ == "__main__":
                 for (seed, condition), values_of_run in zip(runs, returns, strict=True):
                     curves.append({"round": round_, "seed": seed, "condition": condition, "step": step})
                     curves[-1] |= {"return_mean": float(values_of_run.mean()), "return_std": float(values_of_run.std())}
-                progress.set_postfix_str(f"round {round_}, return {final_return.mean():.0f}")
+                progress.set_postfix_str(f"round {round_}, return {final_return.mean():.1f}")
                 watch.lap("evaluate")
             progress.update(steps)
 

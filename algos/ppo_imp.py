@@ -116,7 +116,7 @@ class Args:
     wandb_entity: str | None = None
     """with --track: the team"""
     evaluate: str = ""
-    """a file in tickets/: evaluate its best weights for --eval-episodes and stop"""
+    """a file in tickets/: evaluate its best weights, in its own task, for --eval-episodes and stop"""
     capture_video: bool = False
     """with --evaluate: write one episode beside the ticket, as a gif"""
     dry_run: bool = False
@@ -537,7 +537,7 @@ if __name__ == "__main__":
                 for (seed, condition), values_of_run in zip(runs, returns, strict=True):
                     curves.append({"round": round_, "seed": seed, "condition": condition, "step": step})
                     curves[-1] |= {"return_mean": float(values_of_run.mean()), "return_std": float(values_of_run.std())}
-                progress.set_postfix_str(f"round {round_}, return {final_return.mean():.0f}")
+                progress.set_postfix_str(f"round {round_}, return {final_return.mean():.1f}")
                 watch.lap("evaluate")
             progress.update()
             if signals:

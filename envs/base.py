@@ -123,6 +123,8 @@ class RunsVectorEnv(VectorEnv):
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,):
             raise ValueError(f"actions must have shape [{self.num_envs}], not {list(actions.shape)}")
+        if actions.min() < 0 or actions.max() >= self.single_action_space.n:
+            raise ValueError(f"actions must be below {self.single_action_space.n} and not negative")
         live = ~self._ended
         rewards, terminated = self._step(actions, live)
         self._elapsed += live

@@ -140,6 +140,8 @@ class MazeGrid(gym.Env):
         return self.observation(), {}
 
     def step(self, action: int) -> tuple[ndarray, float, bool, bool, dict]:
+        if not 0 <= action < len(MOVES):
+            raise ValueError(f"actions must be below {len(MOVES)} and not negative, not {action}")
         agent_before, enemies_before = self.agent, list(self.enemies)
         (row, column), (down, right) = self.agent, MOVES[action]
         if LAYOUT[row + down][column + right] != "#":

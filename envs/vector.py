@@ -14,6 +14,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,11 @@ def make(
                 atexit.register(vector.close)
     except (gym.error.Error, ImportError) as error:
         text = str(error).replace("\n", " ")
-        near = difflib.get_close_matches(env_id, {*classic.ENV_IDS, *gym.registry} - {env_id}, n=3)
-        if near and "Did you mean" not in text:
-            text += f" Did you mean {' or '.join(near)}?"
+        if not isinstance(error, gym.error.DependencyNotInstalled | ImportError) and "Did you mean" not in text:
+            with suppress(ImportError):
+                from envs import mazegrid, minatar  # noqa: F401 (registers the ids)
+            near = difflib.get_close_matches(env_id, {*classic.ENV_IDS, *gym.registry} - {env_id}, n=4)
+            text += f" Did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"{env_id}: {text}") from error
     if vector.metadata["autoreset_mode"] == AutoresetMode.DISABLED:
         vector = NextStep(vector)
@@ -192,7 +195,7 @@ def play(
         picture = vector.render()[0] if vector.render_mode else obs[0, -1]
         if alive is not None:
             gap = np.full_like(picture[:, :8], 255)
-            picture = np.concatenate([picture, gap, vector.render_seen(alive)[0]], axis=1)
+            picture = np.concatenate([picture, gap, vector.unwrapped.render_seen(alive)[0]], axis=1)
         frames.append(picture)
 
     while running.any():

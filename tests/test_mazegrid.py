@@ -533,6 +533,8 @@ def test_bad_input_is_refused():
         make_vec("MazeGridEntangled-v0", 2, 1)
     with pytest.raises(ValueError, match="3 matrix_seeds for 2 runs"):
         make_vec("MazeGridEntangled-v0", 2, 1, matrix_seeds=[1, 2, 3])
+    single = gym.make("MazeGrid-v0")
+    single.reset()
     envs = make("MazeGrid-v0", 3, 2)
     for call in (lambda: envs.step(np.zeros(6, np.int64)), envs.get_state, envs.render):
         with pytest.raises(ResetNeeded):
@@ -558,9 +560,13 @@ def test_bad_input_is_refused():
     for actions in (np.zeros(5, np.int64), np.zeros((6, 1), np.int64), 1):
         with pytest.raises(ValueError, match=r"shape \[6\]"):
             envs.step(actions)
-    for actions in (np.full(6, 4), np.zeros(6)):
-        with pytest.raises(IndexError):
-            envs.step(actions)
+    for action in (4, -1):
+        with pytest.raises(ValueError, match="below 4 and not negative"):
+            envs.step(np.full(6, action))
+        with pytest.raises(ValueError, match="below 4 and not negative"):
+            single.step(action)
+    with pytest.raises(IndexError):
+        envs.step(np.zeros(6))
     for other in (make("MazeGridRGB-v0", 3, 2), make("MazeGrid-v0", 3, 1)):
         with pytest.raises(ValueError, match=r"'MazeGrid-v0', 6"):
             other.set_state(before)

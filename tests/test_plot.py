@@ -677,7 +677,7 @@ def test_goggles_errors_are_one_line_and_status_2(make_tickets, fails):
     make_tickets(scores, "entangled/a", env_id="MazeGridEntangled-v0")
     assert "MazeGridEntangled-v0 has none: each input is a mixture" in fails("goggles", "entangled")
     error = fails("goggles", "runs", "entangled")
-    assert "these runs are of 2: " in error and "entangled-v0" in error.lower() and "choose with --where" in error
+    assert "but these are 2: " in error and "entangled-v0" in error.lower() and "choose with --where" in error
     make_tickets(scores, "gone/a", env_id="MazeGrid-v0")
     assert "tickets/round00_dense_seed1.pt as a ticket" in fails("goggles", "gone")
 

@@ -88,6 +88,8 @@ def test_atari_rewards_are_not_clipped():
         ("HalfCheeta-v5", "Did you mean HalfCheetah-v5"),
         ("ALE/Pon-v5", "Did you mean: `Pong`?"),
         ("ALE/Pong", "Did you mean ALE/Pong-v5"),
+        ("Maze-v0", "Did you mean MazeGrid-v0"),
+        ("Breakout-v1", "MinAtar/Breakout-v1"),
         ("no_such_module:Task-v0", "no_such_module"),
         ("FrozenLake-v1", "FrozenLake-v1: the observations must be vectors or pictures, not Discrete(16)"),
         ("Blackjack-v1", "Blackjack-v1: the observations must be vectors or pictures, not Tuple("),
