@@ -16,10 +16,14 @@ All runs (seeds x conditions) of a round are one batched program: every paramete
 batch is [R, B, ...]. A run of fully connected networks learns the same, bit for bit on one CPU thread, whatever runs
 train beside it.
 
-Writes the folder ``runs/{env}__bc_distill__actor__{n}seeds__{hash}``, or ``--run-dir``, with the files of ppo_imp.py:
-    results.csv     a row per round and run, with the columns of ppo_imp.py's; steps_to_best are updates; and loss, the
-                    last mean of the distillation loss, and teacher_return
-    curves.csv      a row per evaluation; step is the number of updates
+Writes the folder ``runs/{env}__bc_distill__actor__{n}seeds__{hash}``, or ``--run-dir``:
+    results.csv     a row per round and run: round, seed, condition; remaining (weights), remaining_fraction;
+                    inputs_alive and alive_inputs (inputs with a weight left in the first layer, and which; of
+                    convolutions channels); density_* of each layer; best_return (the best evaluation of the round, as
+                    in the paper), best_retest (that checkpoint over 100 new episodes: a maximum over noisy evaluations
+                    flatters), final_return (of the last evaluation), steps_to_best (updates to the first one at
+                    best_return); loss (the last mean of the distillation loss), teacher_return
+    curves.csv      a row per evaluation: round, seed, condition, step (updates), return_mean, return_std, loss
     tickets/        a file per round and run: masks, initial weights, best weights; su.load_ticket reads it
     config.json, timing.csv, checkpoint.pt, events.*; transitions.pt until the run is finished
 
