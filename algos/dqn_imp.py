@@ -508,7 +508,8 @@ if __name__ == "__main__":
             else:  # new episodes start, and the newest row of the memory has no next one
                 obs = envs.vector.reset(train_envs, [su.seeds(seed, round_, 2, first)[0] for seed, _ in runs])
                 replay.real[:] = False
-            progress.initial = progress.n = progress.n + (first - 1) * steps  # what was done before tells no speed
+            # what was done before says nothing of the speed
+            progress.initial = progress.n = progress.last_print_n = progress.n + (first - 1) * steps
             progress.write(f"resuming round {round_} after {(first - 1) * steps:,} steps")
         watch.lap("prune")
         for iteration in range(first, iterations + 1):
