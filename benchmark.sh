@@ -47,7 +47,7 @@ set_scale() {
             classic="CartPole-v1" bullet="HopperBulletEnv-v0" rounds=" --rounds 15"
             coarse_rounds=" --rounds 5" bullet_round=03 # each for three of the paper's, as 0.8^3 = 0.512
             bullet_steps=" --total-timesteps 300000 --conditions ticket --prune-fraction 0.488"
-            maze_steps=" --total-timesteps 500000 --eval-interval 25000" maze_round=15 # before it few pixels are dead
+            maze_steps=" --total-timesteps 500000 --eval-interval 25000" maze_round=15 # at 13 most pixels are alive
             maze_dqn=" --exploration-fraction 0.4 --matmul-precision medium"
             minatar_steps=" --total-timesteps 500000 --conditions ticket random_reinit --prune-fraction 0.488"
             minatar_steps="$minatar_steps --matmul-precision medium"

@@ -204,10 +204,9 @@ def parse_args() -> Args:
             "between updates, batch_size / replay_ratio"
         )
     if args.learning_starts < 2 * args.num_envs or args.learning_starts >= args.total_timesteps:
-        least = f"at least 2 * --num-envs, {2 * args.num_envs}"
         su.fail(
-            f"--learning-starts {args.learning_starts} must be {least}, and below --total-timesteps, "
-            f"{args.total_timesteps}"
+            f"--learning-starts {args.learning_starts} must be at least 2 * --num-envs, {2 * args.num_envs}, "
+            f"and below --total-timesteps, {args.total_timesteps}"
         )
     if args.buffer_size < 3 * args.num_envs:
         su.fail(f"--buffer-size {args.buffer_size} must be at least three steps of --num-envs {args.num_envs}")
