@@ -807,9 +807,9 @@ def draw_densities(ax: plt.Axes, densities: dict[str, np.ndarray], names: list[s
         i = names.index(name)
         style = {"color": colours[i % len(colours)], "marker": MARKERS[i % len(MARKERS)]}
         ax.plot(density, label=name, markersize=4, **style)
-    ax.set_yscale("log")
+    ax.set_yscale("log", nonpositive="mask")  # a line ends where nothing is left
     lowest = min(min(density[density > 0], default=1) for density in densities.values())
-    ax.set_ylim(min(0.27, 0.85 * lowest), 1.15)  # so that 0.3 and 1 are there, and markers are whole
+    ax.set_ylim(min(0.27, 0.7 * lowest), 1.3)  # so that 0.3 and 1 are there, and markers are whole
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
