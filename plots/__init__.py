@@ -1,0 +1,2 @@
+"""The pictures of plot.py, a file for each paper: graesser, vischer (goggles is a part of it) and dimofte. They share
+runs (folders as tables), estimates (statistics and their texts) and panels (what is drawn alike)."""
