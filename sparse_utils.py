@@ -14,6 +14,7 @@ Axes: ``nn.Linear`` [out, in], ``nn.Conv2d`` [out, in, kh, kw]. A weight with on
 counted, initialised, pruned and rewired as a network of its own. So an odd number of axes means R networks.
 """
 
+import argparse
 import csv
 import hashlib
 import json
@@ -22,12 +23,15 @@ import os
 import pickle
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -36,9 +40,13 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
+from filelock import Timeout as FileLockTimeout
 from scipy.stats import bootstrap, trim_mean
 from torch import Tensor, nn
 from torch.func import grad, vmap
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 Weights = Mapping[str, Tensor]
 Masks = dict[str, Tensor]
@@ -77,19 +85,6 @@ class BatchedConv2d(nn.Module):
         return y.unflatten(1, (runs, -1)).transpose(0, 1)
 
 
-def unstack(net: nn.Module, r: int) -> dict[str, Tensor]:
-    """The ``state_dict`` of network r of a net of batched layers, for that net of ``nn.Linear`` and ``nn.Conv2d``."""
-    state = {}
-    for name, module in net.named_modules():
-        if isinstance(module, BatchedLinear):
-            state[f"{name}.weight"] = module.weight.detach()[r].T.clone()
-            state[f"{name}.bias"] = module.bias.detach()[r, 0].clone()
-        if isinstance(module, BatchedConv2d):
-            state[f"{name}.weight"] = module.weight.detach()[r].clone()
-            state[f"{name}.bias"] = module.bias.detach()[r].clone()
-    return state
-
-
 def initial_parameters(
     parameters: Weights, init: str = "kaiming", input_scale: float = 1.0, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
@@ -118,6 +113,14 @@ def initial_parameters(
         else:
             values[name] = torch.zeros(shape)
     return values
+
+
+def initial_state(
+    template: nn.Module, init: str, input_scale: float, generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """A ``state_dict`` without the run axis for one network like those of ``template``, with new parameters."""
+    buffers = {name: tensor[0].clone() for name, tensor in template.state_dict().items()}
+    return {**buffers, **initial_parameters(dict(template.named_parameters()), init, input_scale, generator)}
 
 
 def run_adam(
@@ -287,10 +290,18 @@ def apply_masks(weights: Weights, masks: Weights) -> None:
 
 
 @torch.no_grad()
-def mask_gradients(weights: Weights, masks: Weights) -> None:
-    """Set the gradients of inactive weights to zero, in place: the optimizer's step then leaves them at zero."""
+def mask_gradients(weights: Weights, masks: Weights, dense: bool = False) -> dict[str, Tensor]:
+    """Set the gradients of inactive weights to zero, in place: the optimizer's step then leaves them at zero. With
+    ``dense`` returns what the gradients were before: RigL's scores."""
+    dense_gradients = {name: weights[name].grad.clone() for name in masks} if dense else {}
     if masks:
-        torch._foreach_mul_([weights[name].grad for name in masks], list(masks.values()))
+        gradients = [weights[name].grad for name in masks]
+        torch._foreach_mul_(gradients, list(masks.values()))
+        # 0 * inf is not 0 but NaN. A product and a look at the norms are five times as fast as masked_fill_ on a CPU.
+        if gradients[0].is_cuda or not torch.stack(torch._foreach_norm(gradients)).isfinite().all():
+            for gradient, mask in zip(gradients, masks.values(), strict=True):
+                gradient.masked_fill_(mask == 0, 0)
+    return dense_gradients
 
 
 def sparsity(weights: Weights, masks: Weights) -> float:
@@ -302,6 +313,11 @@ def sparsity(weights: Weights, masks: Weights) -> float:
 def layer_sparsity(weights: Weights, masks: Weights) -> dict[str, float]:
     """Fraction of inactive weights of each layer."""
     return {name: sparsity({name: w}, masks) for name, w in weights.items()}
+
+
+def count(tensors: Weights) -> int:
+    """How many numbers they hold together."""
+    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def describe(weights: Weights, masks: Weights) -> str:
@@ -332,7 +348,8 @@ def flops(net: nn.Module, example: Tensor, masks: Weights, prefix: str) -> tuple
     O outputs takes m * P multiplications and m * P - O additions, O more additions if it has a bias, and O
     multiplications for a ReLU, which every layer is charged for. Pooling and residual additions are not counted.
 
-    ``example`` is a batch of one; ``masks`` are named as by ``prunable(prefix=net)``.
+    ``example`` is a batch of one, of batched layers [R, 1, ...], whose R networks count together; ``masks`` are named
+    as by ``prunable(prefix=net)``.
     """
     outputs = {}
     names = prunable(**{prefix: net})
@@ -349,7 +366,8 @@ def flops(net: nn.Module, example: Tensor, masks: Weights, prefix: str) -> tuple
     for name, layer in layers.items():
         mask, output = masks.get(f"{prefix}.{name}.weight"), outputs[layer]
         active = layer.weight.numel() if mask is None else int(mask.sum())
-        positions = math.prod(output.shape[2:]) if isinstance(layer, nn.Conv2d) else 1
+        axes = {nn.Conv2d: 2, BatchedConv2d: 3}.get(type(layer))  # before height and width
+        positions = math.prod(output.shape[axes:]) if axes else 1
         multiplications += active * positions + output.numel()
         additions += active * positions - (output.numel() if layer.bias is None else 0)
     return multiplications, additions
@@ -456,25 +474,33 @@ def rewire(
 
 
 # ---- Lottery tickets -------------------------------------------------------------------------------------------------
-# These take one network's tensors: of many runs that train together, those of run r are run_slice(tensors, r).
+# These take one network's tensors: of many runs that train together, those of run r are copy_slice(tensors, r).
 
 CONDITIONS = ("ticket", "mask_permuted", "permuted_permuted", "random_reinit")  # of next_ticket
 
 
-def run_slice(tensors: Weights, r: int) -> Masks:
-    """Network r of tensors with a run axis, as views: changing them in place changes the whole."""
-    return {name: tensor[r] for name, tensor in tensors.items()}
+def copy_slice(tensors: Weights, r: int) -> dict[str, Tensor]:
+    """Network r of tensors with a run axis, on the CPU, where it stays as it is now."""
+    return {name: tensor[r].detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def stack(networks: Sequence[Weights], device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Tensors with a run axis from those of R networks."""
+    return {name: torch.stack([network[name] for network in networks]).to(device) for name in networks[0]}
 
 
 def n_remaining(remaining: int, fraction: float) -> int:
-    """How many of the remaining weights are left after one round of pruning."""
-    return math.ceil((1 - fraction) * remaining - 1e-6)  # 1e-6: in floats (1 - 0.2) * 10 may be above 8
+    """How many of the remaining weights are left after one round of pruning: at least one goes, and at least one
+    stays."""
+    left = math.ceil((1 - fraction) * remaining - 1e-6)  # 1e-6: in floats (1 - 0.2) * 10 may be above 8
+    return max(1, min(left, remaining - 1))
 
 
 def remaining_by_round(total: int, fraction: float, rounds: int) -> list[int]:
-    """How many of ``total`` weights each of the rounds 0, 1, ... ``rounds`` has."""
+    """How many of ``total`` weights each of the rounds 0, 1, ... ``rounds`` has; the list ends with the first round
+    that has one weight, as there is nothing more to remove."""
     remaining = [total]
-    for _ in range(rounds):
+    while len(remaining) <= rounds and remaining[-1] > 1:
         remaining.append(n_remaining(remaining[-1], fraction))
     return remaining
 
@@ -482,7 +508,8 @@ def remaining_by_round(total: int, fraction: float, rounds: int) -> list[int]:
 @torch.no_grad()
 def prune_ticket(weights: Weights, masks: Weights, fraction: float) -> Masks:
     """Remove a fraction of the remaining weights, the smallest by magnitude over all layers together; exactly
-    ceil((1 - fraction) * remaining) are left (Vischer et al. 2022, section 2). Only layers in ``masks`` are pruned."""
+    ``n_remaining`` are left (Vischer et al. 2022, section 2). Only layers in ``masks`` are pruned. Raises
+    FloatingPointError for NaNs."""
     scores = torch.cat([weights[name].abs().masked_fill(mask == 0, -1).flatten() for name, mask in masks.items()])
     remaining = sum(int(mask.sum()) for mask in masks.values())
     return _split(_top_k(scores, n_remaining(remaining, fraction)), masks)
@@ -544,39 +571,94 @@ def next_ticket(
     raise ValueError(f"no condition {condition}")
 
 
-def describe_ticket(masks: Weights, inputs: Sequence[int] | None = None) -> dict[str, float | int | str]:
-    """What the masks of one network say, as columns of results.csv: weights that remain, density of each layer, and
-    the inputs that the actor's first layer still reads. ``inputs`` are the numbers of its inputs, if not 0, 1, 2 ..."""
+def finite_runs(tensors: Weights) -> np.ndarray:
+    """Bool [R]: are all numbers of each run finite in tensors with a run axis?"""
+    return torch.stack([t.flatten(1).isfinite().all(1) for t in tensors.values()]).all(0).cpu().numpy()
+
+
+class Best:
+    """The best weights of each of R networks over the evaluations of a round.
+
+    Of equal evaluations the later counts as the best, as it has trained longer. Weights that are not finite are never
+    best: such a network has diverged, and goes on from its best weights, or if there are none yet from those that it
+    started with, and with a new optimizer.
+
+    ``state`` is the networks' ``state_dict``, every tensor with a run axis, and ``target`` that of target networks, by
+    the same names; both are changed in place. ``weights`` are the best so far; [R] each: best, final (the last one),
+    step (of the first evaluation at ``best``), diverged (step at which this was first seen, or 0).
+    """
+
+    def __init__(self, state: Weights, optimizer: torch.optim.Optimizer, target: Weights = MappingProxyType({})):
+        self.state, self.optimizer, self.target = state, optimizer, target
+        self.weights = {name: tensor.clone() for name, tensor in state.items()}
+        n_runs = len(next(iter(state.values())))
+        self.best, self.final = np.full(n_runs, -np.inf), np.full(n_runs, np.nan)
+        self.step, self.diverged = np.zeros(n_runs, int), np.zeros(n_runs, int)
+
+    @torch.no_grad()
+    def update(self, step: int, returns: np.ndarray) -> list[int]:
+        """Take an evaluation after ``step`` steps, returns [R, episodes]; those of networks that have diverged become
+        nan. Gives the networks of which this was not known."""
+        finite = finite_runs(self.state)
+        returns[~finite] = np.nan
+        self.final = returns.mean(1)
+        self.step[self.final > self.best] = step
+        better = self.final >= self.best
+        self.best[better] = self.final[better]
+        for name, tensor in self.state.items():
+            self.weights[name][better] = tensor[better]
+        news = np.flatnonzero(~finite & (self.diverged == 0)).tolist()
+        self.diverged[news] = step
+        for r in np.flatnonzero(~finite):
+            for name, tensor in self.state.items():
+                tensor[r] = self.weights[name][r]
+                if name in self.target:
+                    self.target[name][r] = self.weights[name][r]
+            for moments in self.optimizer.state.values():
+                for moment in moments.values():
+                    if moment.dim():  # not Adam's step count
+                        moment[r] = 0
+        return news
+
+    def columns(self, r: int, retest: float) -> dict[str, float | int]:
+        """What results.csv says of network r, whose best weights got a mean of ``retest`` in new episodes."""
+        return {
+            "best_return": float(self.best[r]) if self.best[r] > -np.inf else math.nan,
+            "best_retest": retest,
+            "final_return": float(self.final[r]),
+            "steps_to_best": int(self.step[r]),
+            "diverged": int(self.diverged[r]),
+        }
+
+    def get_state(self) -> dict[str, Any]:
+        """All that changes, but ``state`` and ``target``, for ``set_state``."""
+        numbers = {name: torch.from_numpy(getattr(self, name)) for name in ("best", "final", "step", "diverged")}
+        return {"weights": self.weights, **numbers}
+
+    def set_state(self, saved: dict[str, Any]) -> None:
+        for name, tensor in saved["weights"].items():
+            self.weights[name].copy_(tensor)
+        for name in ("best", "final", "step", "diverged"):
+            setattr(self, name, saved[name].numpy())
+
+
+def describe_ticket(
+    masks: Weights, first_layer: str, inputs: Sequence[int] | None = None
+) -> dict[str, float | int | str]:
+    """What the masks of one network say, as columns of results.csv: weights that remain, the inputs that the layer
+    named ``first_layer`` still reads, and density of each layer. ``inputs`` are the numbers of its inputs, if not 0, 1,
+    2 ..."""
     total, remaining = (sum(int(f(m)) for m in masks.values()) for f in (Tensor.numel, Tensor.sum))
-    first = masks["actor.layers.0.weight"]  # [in, out] or [out, in, kh, kw]
+    first = masks[first_layer]  # [in, out] or [out, in, kh, kw]
     alive = (first.sum(1) if first.dim() == 2 else first.sum((0, 2, 3))).nonzero().flatten().tolist()
     alive = alive if inputs is None else [inputs[i] for i in alive]
-    row = {"remaining": remaining, "remaining_fraction": remaining / total, "inputs_alive": len(alive)}
-    row["alive_inputs"] = " ".join(map(str, alive))
-    return row | {f"density_{name.removesuffix('.weight')}": float(mask.mean()) for name, mask in masks.items()}
-
-
-def same_task(one: str, other: str) -> bool:
-    """Are these ids of one task, whatever its version?"""
-    return one.rsplit("-v", 1)[0] == other.rsplit("-v", 1)[0]
-
-
-def read_input_mask(file: Path, env_id: str, obs_shape: Sequence[int], seeds: Sequence[int]) -> list[int]:
-    """Numbers of the inputs that the first layer of a ticket still reads, for new networks on the same task (its
-    version may be another). Raises ValueError if they are not the inputs of ``obs_shape``, if none is left, or if they
-    mean something else to one of ``seeds``."""
-    ticket = load_ticket(file)
-    first, there = ticket["masks"].get("actor.layers.0.weight"), ticket.get("args", {}).get("env_id", env_id)
-    if not same_task(there, env_id) or ticket.get("obs_shape") != list(obs_shape):
-        raise ValueError(f"{file} is no ticket for the {tuple(obs_shape)} inputs of {env_id}, but of {there}")
-    if first is None or first.dim() != 2:
-        raise ValueError(f"{file} has convolutions, so no inputs of its own")
-    if "Entangled" in env_id and set(seeds) != {ticket["result"]["seed"]}:
-        raise ValueError(f"{file} is of seed {ticket['result']['seed']}, and each seed of {env_id} has other inputs")
-    inputs = [int(i) for i in ticket["result"]["alive_inputs"].split()]
-    if not inputs:
-        raise ValueError(f"{file} reads no input any more")
-    return inputs
+    return {
+        "remaining": remaining,
+        "remaining_fraction": remaining / total,
+        "inputs_alive": len(alive),
+        "alive_inputs": " ".join(map(str, alive)),
+        **{f"density_{name.removesuffix('.weight')}": float(mask.mean()) for name, mask in masks.items()},
+    }
 
 
 # Early-bird tickets (You et al. 2020; Dimofte 2023): draw a mask now and then, and prune when it no longer changes.
@@ -639,8 +721,14 @@ def save_ticket(file: Path, masks: Weights, **contents: Any) -> None:
     save_checkpoint(file, {"packed_masks": packed, "shapes": shapes, **contents})
 
 
-def load_ticket(file: Path) -> dict[str, Any]:
-    """What ``save_ticket`` wrote, with "masks" as float tensors. Raises ValueError if the file is no ticket."""
+def load_ticket(file: Path | str, dense: bool = False) -> dict[str, Any]:
+    """What ``save_ticket`` wrote, with "masks" as float tensors. Raises ValueError if the file is no ticket.
+
+    With ``dense`` each of "masks", "initial" and "best" is {network: ``state_dict``}, for a ``nn.Sequential`` of
+    ``nn.Conv2d`` and ``nn.Linear`` with a layer for the activation between any two of them, and ``nn.Flatten`` after
+    the last convolution's. The activation is named by "activation".
+    """
+    file = Path(file)
     ticket = _load(file, "a ticket")
     try:
         packed, shapes = ticket.pop("packed_masks"), ticket.pop("shapes")
@@ -650,17 +738,54 @@ def load_ticket(file: Path) -> dict[str, Any]:
     for name, bits in packed.items():
         flat = np.unpackbits(bits.numpy(), count=math.prod(shapes[name]))
         masks[name] = torch.from_numpy(flat).view(shapes[name]).float()
-    return {"masks": masks, **ticket}
+    ticket = {"masks": masks, **ticket}
+    return ticket | {part: _dense(ticket[part]) for part in ("masks", "initial", "best")} if dense else ticket
+
+
+def load_ticket_of(script: str, file: str, make_args: Callable[..., Any]) -> tuple[dict[str, Any], Any]:
+    """A ticket of this script, and its arguments. Raises ValueError if it is none, or one of another version."""
+    ticket = load_ticket(file)
+    if ticket.get("script") != script:
+        raise ValueError(f"{file} is no ticket of {script}.py")
+    try:
+        return ticket, make_args(**ticket["args"])
+    except TypeError as error:
+        raise ValueError(f"{file} is a ticket of another version of {script}.py") from error
+
+
+def _dense(tensors: Weights) -> dict[str, dict[str, Tensor]]:
+    """Parameters {"actor.layers.0.weight": ...} of one network of batched layers, as ``load_ticket`` gives them. What
+    belongs to no layer, such as a log-std, keeps its name."""
+    networks = {}
+    for name, tensor in tensors.items():
+        network, _, rest = name.partition(".")
+        state = networks.setdefault(network, {})
+        if not rest.startswith("layers."):
+            state[rest] = tensor
+            continue
+        _, number, kind = rest.split(".")
+        after_convolutions = tensors[f"{network}.layers.0.weight"].dim() == 4 and tensor.dim() == 2
+        if tensor.dim() == 2:  # a linear layer: weight [in, out], bias [1, out]
+            tensor = tensor.T if kind == "weight" else tensor[0]
+        state[f"{2 * int(number) + after_convolutions}.{kind}"] = tensor.clone()
+    return networks
 
 
 def _load(file: Path, what: str, device: torch.device | str = "cpu") -> Any:
-    """What ``save_checkpoint`` wrote. Raises ValueError with one line if it cannot be read."""
+    """What ``save_checkpoint`` wrote. Raises ValueError with one line if it cannot be read, or a byte of it changed."""
     try:
+        # what torch.save writes: torch.load ignores its checksums, and the contents of what is marked as a folder
+        with zipfile.ZipFile(file) as archive:
+            if archive.testzip() is not None or any(info.external_attr & 0x10 for info in archive.infolist()):
+                raise zipfile.BadZipFile
         return torch.load(file, weights_only=True, map_location=device)
-    except (OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, LookupError, ValueError, RuntimeError, *_DAMAGED) as error:
         no_access = isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
         reason = error.strerror if no_access else "it is damaged, or another program's"
         raise ValueError(f"cannot read {file} as {what}: {reason}") from error
+
+
+_DAMAGED = (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error)
 
 
 # ---- Analysis --------------------------------------------------------------------------------------------------------
@@ -675,30 +800,27 @@ def signal_to_noise(
     ``loss(parameters, *example)`` is the scalar loss of one example, written with ``torch.func.functional_call``, and
     ``batch`` its further arguments with a leading axis of B examples. The standard deviation is that of this one batch
     (divided by B, and 1e-10 added, as in the authors' code). Inactive weights count too: their gradient is dense.
+    A batch of one has no noise to speak of: nan.
     """
+    if len(batch[0]) < 2:
+        return math.nan
     detached = {name: p.detach() for name, p in parameters.items()}
     per_example = vmap(grad(loss), in_dims=(None, *[0] * len(batch)), chunk_size=chunk_size)(detached, *batch)
     total = sum(float((g.mean(0).abs() / (g.std(0, correction=0) + 1e-10)).sum()) for g in per_example.values())
     return total / sum(p.numel() for p in parameters.values())
 
 
-def bootstrap_interval(values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean) -> tuple[float, float]:
-    """95% percentile bootstrap interval of a statistic of ``values`` [n]; (nan, nan) for fewer than two values."""
-    if len(values) < 2:
-        return math.nan, math.nan
-    low, high = bootstrap((values,), statistic, method="percentile", rng=np.random.default_rng(0)).confidence_interval
-    return float(low), float(high)
-
-
 def describe_returns(returns: np.ndarray) -> str:
-    """Number, mean, standard deviation and interquartile mean (Agarwal et al. 2021) of episodes' returns [n]."""
+    """Number, mean, standard deviation and interquartile mean of episodes' returns [n], with a 95% percentile bootstrap
+    interval (Agarwal et al. 2021)."""
 
     def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
         return trim_mean(values, 0.25, axis=axis)
 
     if len(returns) == 1:
         return f"1 episode: {returns[0]:.1f}"
-    low, high = bootstrap_interval(returns, iqm)
+    rng = np.random.default_rng(0)
+    low, high = bootstrap((returns,), iqm, method="percentile", rng=rng).confidence_interval
     text = f"{len(returns)} episodes: mean {returns.mean():.1f}, std {returns.std():.1f}, IQM {iqm(returns):.1f}"
     return f"{text} (95% interval {low:.1f} to {high:.1f})"
 
@@ -711,12 +833,21 @@ FREE_FLAGS = frozenset(
     ("run_dir", "fresh", "checkpoint_interval", "threads", "cuda", "track", "wandb_project_name", "wandb_entity")
     + ("capture_video", "evaluate", "dry_run", "async_envs", "rounds")
 )
+FORMAT = 2  # of config.json and checkpoints. A run of another format cannot go on here.
 
 
-def fail(message: str) -> NoReturn:
-    """End the program with one line on stderr and exit status 2: for bad input, before any work starts."""
+def identity(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that can change a run's results, as they read back from json: a tuple becomes a list. Where many
+    ``seeds`` train together, ``seed`` is that of --evaluate."""
+    free = FREE_FLAGS | {"seed"} if "seeds" in args else FREE_FLAGS
+    return json.loads(json.dumps({name: value for name, value in args.items() if name not in free}))
+
+
+def fail(message: str, status: int = 2) -> NoReturn:
+    """End the program with one line on stderr. Status 2 is for bad input, before any work starts, 1 for what goes
+    wrong later."""
     print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 RULES = {
@@ -729,34 +860,111 @@ RULES = {
 
 
 def check_flags(args: Any, rule: str, *names: str) -> None:
-    """End the program with one line if one of the named arguments breaks one of ``RULES``. None was not given."""
+    """Raise ValueError, which tyro reports, if an argument breaks one of ``RULES``. None was not given; of a tuple each
+    value counts, and there must be one."""
     for name in names:
         value = getattr(args, name)
-        if value is not None and not RULES[rule](value):
-            fail(f"--{name.replace('_', '-')} must be {rule}, not {value}")
-
-
-def check_hidden_sizes(args: Any) -> None:
-    """The same for ``args.hidden_sizes``."""
-    if min(args.hidden_sizes, default=0) < 1:
-        fail(f"--hidden-sizes must be one or more numbers above 0, not {args.hidden_sizes}")
+        values = value if isinstance(value, tuple) else () if value is None else (value,)
+        if value == () or not all(RULES[rule](x) for x in values):
+            raise ValueError(f"--{name.replace('_', '-')} must be {rule}, not {value}")
 
 
 def check_ticket_flags(args: Any) -> None:
     """The same for what all scripts of lottery tickets have."""
-    check_flags(args, "above 0", "eval_interval", "eval_episodes", "num_envs")
-    check_flags(args, "0 or more", "rounds", "threads", "rewind_steps")
+    check_flags(args, "above 0", "eval_episodes", "retest_episodes", "num_envs", "max_episode_steps", "hidden_sizes")
+    check_flags(args, "0 or more", "rounds", "threads", "rewind_steps", "eval_interval", "seeds", "seed")
     check_flags(args, "above 0", "input_init_scale")
     check_flags(args, "in (0, 1)", "prune_fraction")
-    check_hidden_sizes(args)
-    if len(set(args.seeds)) < len(args.seeds) or min(args.seeds, default=-1) < 0:
-        fail(f"--seeds must be different numbers, none negative, not {args.seeds}")
+    if len(set(args.seeds)) < len(args.seeds):
+        raise ValueError(f"--seeds must be different numbers, not {args.seeds}")
     if not args.conditions or len(set(args.conditions)) < len(args.conditions):
-        fail(f"--conditions must be different ones of {', '.join(CONDITIONS)}")
+        raise ValueError(f"--conditions must be different ones of {', '.join(CONDITIONS)}")
     if args.baseline_mask == "ticket" and "ticket" not in args.conditions:
-        fail("--baseline-mask ticket needs ticket among --conditions")
+        raise ValueError("--baseline-mask ticket needs ticket among --conditions")
     if args.capture_video and not args.evaluate:
-        fail("--capture-video needs --evaluate TICKET")
+        raise ValueError("--capture-video needs --evaluate TICKET")
+
+
+def flag_given(name: str, default: str) -> str:
+    """What the command line says of one flag, before it is parsed: other defaults depend on it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", dest="value", default=default)
+    return parser.parse_known_args()[0].value
+
+
+def set_up_torch(args: Any) -> torch.device:
+    """Threads, precision and device of PyTorch as the arguments say."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)  # Adam's moments of dead units decay to numbers that are very slow to compute with
+    torch.set_float32_matmul_precision(getattr(args, "matmul_precision", "highest"))
+    return torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+
+
+def check_memory(n_bytes: int, what: str, flag: str, device: torch.device | str = "cpu") -> None:
+    """End the program with one line if ``what`` needs more bytes than the machine or the GPU has; ``flag`` would make
+    it smaller."""
+    if torch.device(device).type == "cuda":
+        there = torch.cuda.mem_get_info(device)[1]
+    elif hasattr(os, "sysconf"):
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:  # Windows
+        return
+    if n_bytes > there:
+        fail(f"{what} needs {n_bytes / 1e9:.1f} GB of {there / 1e9:.1f} GB of memory: a smaller {flag} takes less")
+
+
+class StopSignal:
+    """Ctrl-C, and the SIGTERM that ends a Slurm job, take effect where a run's state is consistent::
+
+        stop = StopSignal()
+        for step in ...:
+            ...                                                # is not interrupted
+            returns = stop.interruptible(evaluate, net, envs)  # None if a signal came before or within
+            if stop.signal:
+                ...                                            # save
+                raise SystemExit(128 + stop.signal)
+
+    A second signal ends the program at once. Processes of environments leave the first one to the program.
+    """
+
+    def __init__(self) -> None:
+        self.signal, self._inside, self._pid = 0, False, os.getpid()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: Any) -> None:
+        if os.getpid() != self._pid and number == signal.SIGINT:
+            return
+        if os.getpid() != self._pid or self.signal:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.signal = number
+        if self._inside:
+            raise _Interrupted(128 + number)
+
+    def interruptible(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What ``function(*args)`` returns, or None if a signal came before its end. The function must not change
+        what is saved."""
+        if self.signal:
+            return None
+        try:
+            self._inside = True
+            return function(*args)
+        except _Interrupted:
+            return None
+        finally:
+            self._inside = False
+
+
+def exit_on_signal() -> None:
+    """Let Ctrl-C and SIGTERM end the program without a traceback, where there is nothing to save."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+
+
+class _Interrupted(SystemExit):
+    """Raised where a signal interrupts a function; one that is not caught just ends the program."""
 
 
 def seeds(*key: int, n: int = 1) -> list[int]:
@@ -764,31 +972,20 @@ def seeds(*key: int, n: int = 1) -> list[int]:
     return [int(state) for state in np.random.SeedSequence((len(key), *key)).generate_state(n)]
 
 
-def flags_without_help() -> list[str]:
-    """The command line but for --help: first readings find the task and the budget whose defaults --help is to show."""
-    return [flag for flag in sys.argv[1:] if flag not in ("-h", "--help")]
-
-
-def run_name(args: Any, script: str, variant: str) -> str:
-    """{env}__{script}__{variant}__{seed}__{hash of the arguments that can change results}, safe as a folder's name.
-    Where many seeds train together their number stands in the place of the seed."""
-    identity = {name: value for name, value in asdict(args).items() if name not in FREE_FLAGS}
-    digest = hashlib.sha1(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    seed = args.seed if hasattr(args, "seed") else f"{len(args.seeds)}seeds"
-    name = f"{args.env_id}__{script}__{variant}__{seed}__{digest}"
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
-
-
-def start_run(args: Any, folder: Path, reads: Sequence[Path] = ()) -> dict[str, Any] | None:
-    """Make or reopen a run's folder. Returns the checkpoint to go on from, or None to start at the beginning.
+def start_run(args: Any, script: str, variant: str, reads: Sequence[Path] = ()) -> Path:
+    """Make or reopen a run's folder, ``args.run_dir`` or {env}__{script}__{variant}__{seed}__{hash of ``identity``}
+    below runs/, where many seeds that train together are counted.
 
     A finished run says so and ends the program with status 0, unless ``args.rounds`` now asks for more. A folder that
-    holds a run with other result-changing arguments, that is no run folder, or that another process is using is
-    refused; so is one whose run began with other contents of the files that it ``reads``. ``args.fresh`` empties it
-    first.
+    holds a run of another script or version, or with other result-changing arguments, that is no run folder, or that
+    another process is using is refused; so is one whose run began with other contents of the files that it ``reads``.
+    ``args.fresh`` empties it first.
     """
-    config_file, checkpoint_file = folder / "config.json", folder / "checkpoint.pt"
-    now = json.loads(json.dumps(asdict(args)))  # as it reads back: a tuple becomes a list
+    digest = hashlib.sha1(json.dumps(identity(asdict(args)), sort_keys=True).encode()).hexdigest()[:8]
+    seed = f"{len(args.seeds)}seeds" if hasattr(args, "seeds") else args.seed
+    name = f"{args.env_id}__{script}__{variant}__{seed}__{digest}"
+    folder = Path(args.run_dir or "runs/" + "".join(c if c.isalnum() or c in "._-" else "-" for c in name))
+    config_file = folder / "config.json"
     if args.track and find_spec("wandb") is None:
         fail("--track needs Weights & Biases: pip install wandb")
     try:
@@ -797,7 +994,8 @@ def start_run(args: Any, folder: Path, reads: Sequence[Path] = ()) -> dict[str, 
         if config is None and contents - {".lock", ".config.json.tmp"}:
             fail(f"{folder} is not empty and has no config.json of a run, so it is no run folder; nothing was touched")
         folder.mkdir(parents=True, exist_ok=True)
-        _lock(folder)
+        _locks.append(FileLock(folder / ".lock", blocking=False))
+        _locks[-1].acquire()
         if args.fresh:
             # config.json last: a kill before that leaves what is still recognised as a run folder
             for name in sorted(contents - {".lock"}, key="config.json".__eq__):
@@ -807,30 +1005,58 @@ def start_run(args: Any, folder: Path, reads: Sequence[Path] = ()) -> dict[str, 
         digests = {str(file): hashlib.sha1(file.read_bytes()).hexdigest() for file in reads}
         begins = config is None
         if begins:
-            config = {"args": now, "command": sys.argv, **_versions(), "reads": digests, "resumed": []}
+            config = {"script": script, "format": FORMAT, "args": asdict(args), "command": sys.argv, **_versions()}
+            config |= {"reads": digests, "resumed": []}
             write_json(config_file, config)
-        there = config["args"]
+        if config.get("script", script) != script:
+            fail(f"{folder} holds a run of {config['script']}.py; --fresh would start it over")
+        if config.get("format") != FORMAT:
+            fail(f"{folder} holds a run of another version of {script}.py: finish it there, or start over with --fresh")
+        there, now = identity(config["args"]), identity(asdict(args))
         other = [
             f"--{name.replace('_', '-')} {there.get(name)} there, {now.get(name)} now"
             for name in sorted(there.keys() | now.keys())
-            if name not in FREE_FLAGS and there.get(name) != now.get(name)
+            if there.get(name) != now.get(name)
         ]
         if other:
             fail(f"{folder} holds a run with other arguments ({'; '.join(other)}); --fresh would start it over")
-        for file, digest in config.get("reads", {}).items():
+        for file, digest in config["reads"].items():
             if digests.get(file, digest) != digest:
                 fail(f"{file} has changed since the run in {folder} began; --fresh would start it over")
-        checkpoint = load_checkpoint(checkpoint_file) if checkpoint_file.exists() else None
+        if _finished(folder, args):
+            print(f"{folder} is finished; --fresh would start it over")
+            raise SystemExit(0)
+    except FileLockTimeout:
+        fail(f"another process is using {folder}")
     except OSError as error:
         fail(f"cannot use {folder} as a run folder: {error.strerror}")
-    if checkpoint is None:
-        print(f"writing to {folder}")
-    elif checkpoint["round"] >= args.rounds if "round" in checkpoint else checkpoint["finished"]:
-        print(f"{folder} is finished; --fresh would start it over")
-        raise SystemExit(0)
+    print(f"writing to {folder}" if begins else f"going on in {folder}")
     if not begins:
-        config["resumed"] = [*config.get("resumed", []), {"args": now, "command": sys.argv, **_versions()}]
+        config["resumed"] = [*config["resumed"], {"args": asdict(args), "command": sys.argv, **_versions()}]
         write_json(config_file, config)
+    return folder
+
+
+_locks = []  # A lock lasts as long as its object, so a killed run leaves none behind.
+
+
+def _finished(folder: Path, args: Any) -> bool:
+    if hasattr(args, "rounds"):
+        results = read_csv(folder / "results.csv")
+        return bool(results) and (int(results[-1]["round"]) >= args.rounds or int(results[-1]["remaining"]) <= 1)
+    checkpoint = folder_checkpoint(folder, args)
+    return checkpoint is not None and checkpoint["finished"]
+
+
+def folder_checkpoint(folder: Path, args: Any) -> dict[str, Any] | None:
+    """The checkpoint of the run in a folder; None if there is none yet. Ends the program with one line if it cannot be
+    read or is that of another run."""
+    file = folder / "checkpoint.pt"
+    if not file.exists():
+        return None
+    checkpoint = load_checkpoint(file)
+    if not isinstance(checkpoint, dict) or identity(checkpoint.get("args", {})) != identity(asdict(args)):
+        fail(f"{file} is not that of the run in this folder; --fresh would start it over")
     return checkpoint
 
 
@@ -838,47 +1064,55 @@ def _read_config(config_file: Path) -> dict[str, Any] | None:
     """A run's config.json; None if there is no such file, or it is another program's."""
     try:
         config = json.loads(config_file.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):  # no text, or no json
         return None
-    return config if isinstance(config, dict) and isinstance(config.get("args"), dict) else None
-
-
-_locks = []  # A lock lasts as long as its file is open, so a killed run leaves none behind.
-
-
-def _lock(folder: Path) -> None:
-    """Keep a second process out of the folder, where the system can do that."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    _locks.append((folder / ".lock").open("w"))
-    try:
-        fcntl.flock(_locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        fail(f"another process is using {folder}")
+    ours = isinstance(config, dict) and isinstance(config.get("args"), dict) and "command" in config
+    return config if ours else None
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} CPUs"}
-    for package in ("torch", "numpy", "gymnasium", "mujoco", "pybullet", "ale-py", "minatar"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
+    packages = {dist.metadata["Name"].lower(): dist.version for dist in distributions()}
+    named = ("torch", "numpy", "gymnasium", "mujoco", "pybullet", "ale-py", "minatar")
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        versions["commit"] = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        versions["commit"] = "unknown"
-    return versions
+        commit = "unknown"
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        **{name: packages.get(name, "not installed") for name in named},
+        "commit": commit,
+    }
+
+
+def summary_writer(args: Any, folder: Path, step: int) -> SummaryWriter:
+    """TensorBoard events of a run that goes on after ``step``; with --track they also go to Weights & Biases."""
+    if args.track:
+        import wandb
+
+        project = {"project": args.wandb_project_name, "entity": args.wandb_entity}
+        wandb.init(**project, name=folder.name, config=asdict(args), sync_tensorboard=True)
+    return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+def progress_bar(total: int, initial: int, unit: str) -> tqdm:
+    """A line with the time that is left: redrawn each second on a terminal, each minute in a file."""
+    redraw = 1 if sys.stderr.isatty() else 60
+    return tqdm(total=total, initial=initial, unit=unit, mininterval=redraw)
 
 
 def write_atomically(file: Path, write: Callable[[Path], Any]) -> None:
-    """``write`` a temporary file and rename it to ``file``: a kill at any moment leaves the old or the new one."""
+    """``write`` a temporary file and rename it to ``file``: a kill at any moment leaves the old or the new one. Ends
+    the program with one line if that is not possible, as on a full disk; then the old file is still there."""
     temporary = file.with_name(f".{file.name}.tmp")
-    write(temporary)
-    os.replace(temporary, file)
+    try:
+        write(temporary)
+        os.replace(temporary, file)
+    except (OSError, RuntimeError) as error:  # torch.save raises the latter
+        temporary.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or "the disk may be full"
+        fail(f"cannot write {file}: {reason}. The files that were there before are intact", status=1)
 
 
 def write_json(file: Path, contents: dict[str, Any]) -> None:
@@ -888,10 +1122,36 @@ def write_json(file: Path, contents: dict[str, Any]) -> None:
 
 def save_checkpoint(file: Path, checkpoint: dict[str, Any]) -> None:
     """Atomically save tensors and plain Python, which ``torch.load(weights_only=True)`` reads."""
-    write_atomically(file, lambda temporary: torch.save(checkpoint, temporary))
+    write_atomically(Path(file), lambda temporary: torch.save(checkpoint, temporary))
 
 
-def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def get_states(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The states of what changes in a run, by name: of modules and optimizers (``state_dict``), of all that has
+    ``get_state``, and of lists of numpy's generators. None for a simulator, which has no state to get."""
+    states = {}
+    for name, part in parts.items():
+        if isinstance(part, nn.Module | torch.optim.Optimizer):
+            states[name] = part.state_dict()
+        elif isinstance(part, list):
+            states[name] = [generator.bit_generator.state for generator in part]
+        else:
+            states[name] = part.get_state() if hasattr(part, "get_state") else None
+    return states
+
+
+def set_states(parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
+    """Go on from what ``get_states`` gave."""
+    for name, part in parts.items():
+        if isinstance(part, nn.Module | torch.optim.Optimizer):
+            part.load_state_dict(states[name])
+        elif isinstance(part, list):
+            for generator, state in zip(part, states[name], strict=True):
+                generator.bit_generator.state = state
+        elif states[name] is not None:
+            part.set_state(states[name])
+
+
+def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> Any:
     """What ``save_checkpoint`` wrote. Ends the program with one line if it cannot be read."""
     try:
         return _load(file, "a checkpoint", device)
@@ -900,7 +1160,7 @@ def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> dict[str,
 
 
 def write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
-    """Atomically write all rows under a header. Rows travel in the checkpoint, so a resumed run cuts the newer ones."""
+    """Atomically write all rows under a header."""
 
     def write(temporary: Path) -> None:
         with temporary.open("w", newline="") as stream:
@@ -908,7 +1168,16 @@ def write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
             writer.writeheader()
             writer.writerows(rows)
 
-    write_atomically(file, write)
+    if rows:
+        write_atomically(file, write)
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    """The rows of a csv file as text; none if there is no such file."""
+    if not file.exists():
+        return []
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 class Stopwatch:
@@ -927,3 +1196,173 @@ class Stopwatch:
         """The seconds of each part since the last ``take``."""
         seconds, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
         return seconds
+
+
+class Rounds:
+    """The run folder of a ticket script, and its rounds::
+
+        rounds = Rounds(args, "ppo_imp", "actor", steps_per_round, "step", parts_of_the_stopwatch)
+        for round_ in rounds:
+            ...                                 # prune, rewind, train, retest
+            rounds.finish(...)                  # tickets and curves, and results.csv last: it says that this is done
+
+    A round's tickets are its checkpoint. What an unfinished round needs to go on is in ``round.pt``: the states of the
+    ``parts`` that change in it (networks, optimizer, ...; see ``get_states``) after so many units (``done``).
+    ``tickets`` are dicts, one for each run: seed, condition, masks, initial (parameters) and, in round 0, rewind.
+    """
+
+    def __init__(
+        self,
+        args: Any,
+        script: str,
+        variant: str,
+        per_round: int,
+        unit: str,
+        timed: Sequence[str],
+        reads: Sequence[Path] = (),
+    ):
+        self.args, self.script, self.per_round, self.unit = args, script, per_round, unit
+        self.folder = start_run(args, script, variant, reads)
+        self.results, *others = (read_csv(self.folder / f"{name}.csv") for name in ("results", "curves", "timing"))
+        self.first = int(self.results[-1]["round"]) + 1 if self.results else 0
+        self.curves, self.timing = ([row for row in rows if int(row["round"]) < self.first] for rows in others)
+        self.stop, self.watch = StopSignal(), Stopwatch(*timed)
+        self.writer = summary_writer(args, self.folder, self.first * per_round)
+        self.progress = progress_bar((args.rounds + 1) * per_round, self.first * per_round, unit)
+
+    def __iter__(self) -> Iterator[int]:
+        for round_ in range(self.first, self.args.rounds + 1):
+            if round_ and int(self.results[-1]["remaining"]) <= 1:
+                self.progress.write(f"round {round_}: one weight is left, so there is nothing more to remove")
+                break
+            yield round_
+        self.progress.close()
+        self.writer.close()
+        for condition in ("dense", *self.args.conditions):
+            retests = [float(row["best_retest"]) for row in self.results if row["condition"] == condition]
+            last = retests[-len(self.args.seeds) :]
+            if last:
+                print(f"{condition:18} best_retest in its last round: {np.mean(last):z.1f} over {len(last)} seeds")
+
+    def _file(self, round_: int, condition: str, seed: int) -> Path:
+        return self.folder / "tickets" / f"round{round_:02}_{condition}_seed{seed}.pt"
+
+    def ticket(self, round_: int, condition: str, seed: int) -> dict[str, Any]:
+        """A run's ticket of an earlier round, with its best weights."""
+        return load_ticket(self._file(round_, condition, seed))
+
+    def go_on(self, round_: int, parts: Mapping[str, Any], tickets: Sequence[dict[str, Any]]) -> tuple[int, dict]:
+        """Where the round was saved: units that are done, and the state; 0 and {} if it starts now."""
+        file = self.folder / "round.pt"
+        saved = load_checkpoint(file) if file.exists() else {}
+        if saved.get("round") != round_:
+            return 0, {}
+        set_states(parts, saved)
+        for ticket, weights in zip(tickets, saved["rewind"], strict=False):
+            ticket["rewind"] = weights
+        self.curves, self.watch.seconds, done = saved["curves"], saved["seconds"], saved["done"]
+        # what was done before says nothing of the speed
+        self.progress.initial = self.progress.n = self.progress.last_print_n = self.progress.n + done
+        self.progress.write(f"going on in round {round_} after {done:,} {self.unit}s")
+        return done, saved
+
+    def state(
+        self, round_: int, done: int, parts: Mapping[str, Any], tickets: Sequence[dict[str, Any]], **more: Any
+    ) -> dict[str, Any]:
+        """All that changes within a round, with ``more`` of it; not a copy."""
+        rewind = [ticket["rewind"] for ticket in tickets if "rewind" in ticket]
+        return {"round": round_, "done": done, "rewind": rewind, **get_states(parts), **more}
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write round.pt and curves.csv, to go on from this state."""
+        save_checkpoint(self.folder / "round.pt", {**state, "curves": self.curves, "seconds": self.watch.seconds})
+        write_csv(self.folder / "curves.csv", self.curves)
+        self.watch.lap("save")
+
+    def leave(self, state: dict[str, Any] | None = None) -> NoReturn:
+        """After a signal: save the state, if there is one that is not saved yet, and end the program."""
+        if state is not None:
+            self.save(state)
+        self.progress.close()
+        print(f"stopped; the same command goes on from here ({self.folder})")
+        raise SystemExit(128 + self.stop.signal)
+
+    def has_evaluated(self, round_: int, step: int) -> bool:
+        last = self.curves[-1] if self.curves else {"round": -1, "step": 0}
+        return (int(last["round"]), int(last["step"])) == (round_, step)
+
+    def evaluated(
+        self,
+        round_: int,
+        step: int,
+        tickets: Sequence[dict[str, Any]],
+        returns: np.ndarray,
+        best: Best,
+        losses: Mapping[str, Tensor] = MappingProxyType({}),
+        columns: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    ) -> None:
+        """Record an evaluation, returns [R, episodes], after ``step`` units: in ``best``, in curves.csv, with further
+        ``columns`` [R], and in TensorBoard, with ``losses`` [R] as means over seeds."""
+        for r in best.update(step, returns):
+            who = f"seed {tickets[r]['seed']}, {tickets[r]['condition']}"
+            self.progress.write(f"round {round_}, {who}: diverged before {self.unit} {step:,}")
+        total = round_ * self.per_round + step
+        for r, ticket in enumerate(tickets):
+            row = {
+                "round": round_,
+                "seed": ticket["seed"],
+                "condition": ticket["condition"],
+                "step": step,
+                "return_mean": float(returns[r].mean()),
+                "return_std": float(returns[r].std()),
+            }
+            self.curves.append({**row, **{name: values[r] for name, values in columns.items()}})
+            self.writer.add_scalar(f"return/{row['condition']}/seed{row['seed']}", row["return_mean"], total)
+        conditions = [ticket["condition"] for ticket in tickets]
+        for condition in dict.fromkeys(conditions):
+            here = [r for r, other in enumerate(conditions) if other == condition]
+            for name, values in losses.items():
+                self.writer.add_scalar(f"{name}/{condition}", values[here].mean().item(), total)
+        finite = best.final[np.isfinite(best.final)]
+        self.progress.set_postfix_str(f"round {round_}, return {finite.mean() if len(finite) else math.nan:.1f}")
+
+    def finish(
+        self,
+        round_: int,
+        tickets: Sequence[dict[str, Any]],
+        best: Best,
+        retest: np.ndarray,
+        contents: dict[str, Any],
+        columns: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+    ) -> None:
+        """Save a round: its tickets, with their best weights and what belongs to all (``contents``), and rows of
+        results.csv, with the retest [R, episodes] and further ``columns`` [R]."""
+        (self.folder / "tickets").mkdir(exist_ok=True)
+        for r, ticket in enumerate(tickets):
+            seed, condition = ticket["seed"], ticket["condition"]
+            row = {
+                "round": round_,
+                "seed": seed,
+                "condition": condition,
+                **describe_ticket(ticket["masks"], contents["first_layer"], contents["inputs"]),
+                **best.columns(r, float(retest[r].mean())),
+                **{name: values[r] for name, values in columns.items()},
+            }
+            self.results.append(row)
+            self.writer.add_scalar(f"best_retest/{condition}/seed{seed}", row["best_retest"], round_)
+            more = {
+                "best": copy_slice(best.weights, r),
+                "result": row,
+                "script": self.script,
+                "args": asdict(self.args),
+            }
+            save_ticket(self._file(round_, condition, seed), **{**ticket, **contents, **more})
+        self.writer.add_scalar("remaining_fraction", row["remaining_fraction"], round_)
+        self.watch.lap("save")
+        seconds = self.watch.take()
+        speed = len(tickets) * self.per_round / sum(seconds.values())
+        self.writer.add_scalar("charts/SPS", speed, round_)
+        self.timing.append({"round": round_, "runs": len(tickets), f"{self.unit}s_per_second": speed, **seconds})
+        for name, rows in (("timing", self.timing), ("curves", self.curves), ("results", self.results)):
+            write_csv(self.folder / f"{name}.csv", rows)
+        (self.folder / "round.pt").unlink(missing_ok=True)

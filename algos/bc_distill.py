@@ -13,8 +13,8 @@ divergence KL(teacher || student); those of a DQN teacher the Huber loss of thei
 Their returns are measured in the environment.
 
 All runs (seeds x conditions) of a round are one batched program: every parameter has a leading run axis R and every
-batch is [R, B, ...]. A run of fully connected networks learns the same, bit for bit on one CPU thread, whatever runs
-train beside it.
+batch is [R, B, ...]. A run's random numbers are keyed by (seed, round), so it learns the same whatever runs train
+beside it, to float rounding.
 
 Writes the folder ``runs/{env}__bc_distill__actor__{n}seeds__{hash}``, or ``--run-dir``:
     results.csv     a row per round and run: round, seed, condition; remaining (weights), remaining_fraction;
@@ -22,12 +22,13 @@ Writes the folder ``runs/{env}__bc_distill__actor__{n}seeds__{hash}``, or ``--ru
                     convolutions channels); density_* of each layer; best_return (the best evaluation of the round, as
                     in the paper), best_retest (that checkpoint over 100 new episodes: a maximum over noisy evaluations
                     flatters), final_return (of the last evaluation), steps_to_best (updates to the first one at
-                    best_return); loss (the last mean of the distillation loss), teacher_return
+                    best_return); diverged (update at which weights were no longer finite, after which the run went on
+                    from its best ones; 0 = never); loss (the last mean of the distillation loss), teacher_return
     curves.csv      a row per evaluation: round, seed, condition, step (updates), return_mean, return_std, loss
     tickets/        a file per round and run: masks, initial weights, best weights; su.load_ticket reads it
-    config.json, timing.csv, checkpoint.pt, events.*; transitions.pt until the run is finished
+    config.json, timing.csv, events.*; transitions.pt until the run is finished, round.pt until a round is
 
-The same command started again goes on after the last finished round, to the same results.
+The same command started again goes on where it was, to the same results.
 
 Teachers: ``algos/experts/{env}.pt`` or any ticket of ppo_imp.py or dqn_imp.py. Hyper-parameters: tables 2, 4, 6 and
 10 (``TASKS``). What the paper leaves silent, and what differs:
@@ -51,12 +52,12 @@ Teachers: ``algos/experts/{env}.pt`` or any ticket of ppo_imp.py or dqn_imp.py. 
     Students of entangled observations have the matrix of their teacher's seed.
 """
 
-import contextlib
 import math
-import signal
+import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,94 +68,82 @@ import torch.nn.functional as F
 import tyro
 from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
+# sparse_utils.py and envs/ are one folder up; --env-id my_envs:Reach-v0 means my_envs.py where you stand
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # sparse_utils.py and envs/ are one folder up
+sys.path += [str(ROOT), os.getcwd()]
 import envs.vector  # noqa: E402
 import sparse_utils as su  # noqa: E402
+from envs.view import View, same_task  # noqa: E402
 
 # Tables 2, 4, 6 and 10. Flags given on the command line win. Updates: see the docstring.
 CARTPOLE = {}  # the defaults of Args are those of Cart-Pole
-ACROBOT = {"transitions": 200_000, "learning_rate": 5e-4, "hidden_sizes": (128, 64)}
-ACROBOT |= {"updates": 15_000}
-BULLET = ACROBOT | {"transitions": 500_000, "num_envs": 10, "hidden_sizes": (64, 64), "eval_episodes": 10}
-VISUAL = ACROBOT | {"num_envs": 16, "hidden_sizes": (1024, 512)}  # MinAtar and MazeGrid
+ACROBOT = {"transitions": 200_000, "learning_rate": 5e-4, "hidden_sizes": (128, 64), "updates": 15_000}
+BULLET = {**ACROBOT, "transitions": 500_000, "num_envs": 10, "hidden_sizes": (64, 64), "eval_episodes": 10}
+VISUAL = {**ACROBOT, "num_envs": 16, "hidden_sizes": (1024, 512)}  # MinAtar and MazeGrid
 CNN = {"hidden_sizes": (128, 64)}  # of these, where the teacher has convolutions
-TASKS = {"CartPole-v0": CARTPOLE, "CartPole-v1": CARTPOLE, "Acrobot-v1": ACROBOT, "MountainCar-v0": ACROBOT}
-TASKS |= {"MazeGridEntangled-v0": VISUAL | {"transitions": 20_000}}
-
+TASKS = {
+    "CartPole-v0": CARTPOLE,
+    "CartPole-v1": CARTPOLE,
+    "Acrobot-v1": ACROBOT,
+    "MountainCar-v0": ACROBOT,
+    "MazeGridEntangled-v0": {**VISUAL, "transitions": 20_000},
+}
 EVAL_EPSILON = 0.001  # of action values (table 11)
+
+Init = Literal["kaiming", "he", "xavier", "orthogonal"]
+Condition = Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"]
 
 
 @dataclass
 class Args:
     # Run
-    env_id: str = "CartPole-v1"
-    """the teacher's task"""
-    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
-    """a chain of rounds for each seed and condition"""
-    teacher: str = ""
-    """a ticket of ppo_imp.py or dqn_imp.py; default algos/experts/ENV_ID.pt, with - for /"""
-    rounds: int = 20
-    """pruning rounds, after the dense round 0; a run goes on from where it is if there are more than before"""
-    run_dir: str = ""
-    """folder to write to"""
-    fresh: bool = False
-    """delete what is in the run folder and start over"""
-    eval_interval: int = 500
-    """updates between evaluations; default a tenth of --updates"""
-    eval_episodes: int = 20
-    """episodes per evaluation; default 10 for Bullet and MuJoCo"""
-    threads: int = 1
-    """CPU threads of PyTorch; small networks are fastest with one"""
-    async_envs: bool = False
-    """a process for each environment of every run, those of evaluations too, where the simulator is slow"""
-    cuda: bool = False
-    """use a GPU if there is one"""
-    track: bool = False
-    """also log to Weights & Biases (pip install wandb)"""
-    wandb_project_name: str = "sparse-rl"
-    """with --track: the project"""
-    wandb_entity: str | None = None
-    """with --track: the team"""
-    evaluate: str = ""
-    """a file in tickets/: evaluate its best weights, in its own task, for --eval-episodes and stop"""
-    capture_video: bool = False
-    """with --evaluate: write one episode beside the ticket, as a gif"""
-    dry_run: bool = False
-    """print the network and how many weights each round keeps, and stop"""
+    env_id: str = "CartPole-v1"  # the teacher's task
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)  # a chain of rounds for each seed and condition
+    teacher: str = ""  # a ticket of ppo_imp.py or dqn_imp.py; default algos/experts/ENV_ID.pt, with - for /
+    rounds: int = 20  # pruning rounds after the dense round 0; with more than before a run goes on
+    max_episode_steps: int | None = None  # time limit of an episode, in steps; default the task's own
+    run_dir: str = ""  # folder to write to
+    fresh: bool = False  # delete what is in the run folder and start over
+    eval_interval: int = 0  # updates between evaluations; 0 = a tenth of --updates
+    eval_episodes: int = 20  # episodes per evaluation; default by task
+    retest_episodes: int = 100  # new episodes for the best checkpoint of each round
+    threads: int = 1  # CPU threads of PyTorch; small networks are fastest with one
+    async_envs: bool = False  # a process for each environment of every run: where the simulator is slow
+    cuda: bool = False  # use a GPU if there is one
+    track: bool = False  # also log to Weights & Biases (pip install wandb)
+    wandb_project_name: str = "sparse-rl"  # with --track: the project
+    wandb_entity: str | None = None  # with --track: the team
+    evaluate: str = ""  # a file in tickets/: evaluate its best weights, in its own task, for --eval-episodes and stop
+    seed: int = 1  # with --evaluate: of its episodes
+    capture_video: bool = False  # with --evaluate: write one episode beside the ticket, as a gif
+    dry_run: bool = False  # print the networks and how many weights each round keeps, and stop
 
     # Algorithm (tables 2, 4, 6 and 10)
-    transitions: int = 10_000
-    """of the teacher, for each seed; default by task"""
-    num_envs: int = 4
-    """environments of each seed for the teacher; default 10 for Bullet and MuJoCo, 16 for MinAtar and MazeGrid"""
-    updates: int = 5_000
-    """of a run in each round; default 15,000 but for Cart-Pole"""
-    batch_size: int = 128
-    """transitions per update"""
-    learning_rate: float = 1e-3
-    """Adam's; default 5e-4 but for Cart-Pole"""
+    transitions: int = 10_000  # of the teacher, for each seed; default by task
+    num_envs: int = 4  # environments of each seed for the teacher; default by task
+    updates: int = 5_000  # of a run in each round; default by task
+    batch_size: int = 128  # transitions per update
+    learning_rate: float = 1e-3  # Adam's; default by task
 
     # Networks
-    hidden_sizes: tuple[int, ...] = (128, 128)
-    """units of the student's hidden layers, after the convolutions; default by task"""
-    init: Literal["kaiming", "he", "xavier", "orthogonal"] = "kaiming"
-    """kaiming is PyTorch's default (a = sqrt 5), he has the gain of ReLU"""
-    input_init_scale: float = 1.0
-    """factor on the initial weights of the first layer; 0.1 is the paper's rescaling (section 4.2)"""
+    hidden_sizes: tuple[int, ...] = (128, 128)  # units of the student's hidden layers; default by task
+    init: Init = "kaiming"  # kaiming is PyTorch's default (a = sqrt 5), he has the gain of ReLU
+    input_init_scale: float = 1.0  # factor on the initial weights of the first layer; section 4.2: 0.1
 
     # Tickets
-    conditions: tuple[Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"], ...] = su.CONDITIONS
-    """what to compare"""
-    prune_fraction: float = 0.2
-    """fraction of the remaining weights that each round removes"""
-    baseline_mask: Literal["own", "ticket"] = "own"
-    """whose trained networks a baseline's masks come from"""
-    rewind_steps: int = 0
-    """rewind to the weights that round 0 had after so many updates, not to the initial ones"""
+    conditions: tuple[Condition, ...] = su.CONDITIONS  # what to compare
+    prune_fraction: float = 0.2  # fraction of the remaining weights that each round removes
+    baseline_mask: Literal["own", "ticket"] = "own"  # whose trained networks a baseline's masks come from
+    rewind_steps: int = 0  # rewind to the weights that round 0 had after so many updates, not to the initial ones
+
+    def __post_init__(self) -> None:
+        su.check_ticket_flags(self)
+        su.check_flags(self, "above 0", "transitions", "updates", "batch_size", "learning_rate")
+        if self.transitions % self.num_envs:
+            raise ValueError(f"--num-envs {self.num_envs} does not divide --transitions {self.transitions}")
+        if self.rewind_steps > self.updates:
+            raise ValueError(f"--rewind-steps {self.rewind_steps} is beyond --updates {self.updates}")
 
 
 def visual(env_id: str) -> bool:
@@ -162,26 +151,20 @@ def visual(env_id: str) -> bool:
     return env_id.startswith(("MazeGrid", "MinAtar/"))
 
 
-def teacher_file(args: Args) -> Path:
-    return Path(args.teacher or ROOT / f"algos/experts/{args.env_id.replace('/', '-')}.pt")
+def teacher_file(teacher: str, env_id: str) -> Path:
+    return Path(teacher or ROOT / f"algos/experts/{env_id.replace('/', '-')}.pt")
 
 
 def parse_args() -> Args:
-    """The command line over the task's defaults. Ends the program with one line if it makes no sense."""
-    given = tyro.cli(Args, args=su.flags_without_help())
-    task = TASKS.get(given.env_id, VISUAL if visual(given.env_id) else BULLET)
-    with contextlib.suppress(ValueError):  # what is wrong with a teacher is said where it is loaded
-        if su.load_ticket(teacher_file(given)).get("args", {}).get("network") == "cnn":
-            task = task | CNN
-    default = replace(Args(), **task)
-    budget = tyro.cli(Args, args=su.flags_without_help(), default=default).updates
-    args = tyro.cli(Args, description=__doc__, default=replace(default, eval_interval=max(1, budget // 10)))
-    su.check_ticket_flags(args)
-    su.check_flags(args, "above 0", "transitions", "updates", "batch_size", "learning_rate")
-    if args.transitions % args.num_envs:
-        su.fail(f"--num-envs {args.num_envs} does not divide --transitions {args.transitions}")
-    if args.rewind_steps > args.updates:
-        su.fail(f"--rewind-steps {args.rewind_steps} is beyond --updates {args.updates}")
+    """The command line, over the defaults of its task."""
+    env_id = su.flag_given("env-id", Args.env_id)
+    task = TASKS.get(env_id, VISUAL if visual(env_id) else BULLET)
+    with suppress(ValueError):  # what is wrong with a teacher is said where it is loaded
+        ticket = su.load_ticket(teacher_file(su.flag_given("teacher", ""), env_id))
+        if ticket.get("args", {}).get("network") == "cnn":
+            task = {**task, **CNN}
+    args = tyro.cli(Args, description=__doc__, default=Args(**task))
+    args.eval_interval = args.eval_interval or max(1, args.updates // 10)
     return args
 
 
@@ -191,22 +174,22 @@ def parse_args() -> Args:
 class Network(nn.Module):
     """R independent networks: x [R, B, in] -> [R, B, out].
 
-    Policies are tanh networks, as in ppo_imp.py; ``log_std`` is that of Gaussian actions. For action ``values`` they
-    have ReLU, as in dqn_imp.py. Where x are flattened pictures of shape ``picture`` [C, h, w], they go through 16
-    convolutions of 3 x 3 first, whatever sizes[0] is.
+    Policies are tanh networks, as in ppo_imp.py; if they are ``gaussian``, ``log_std`` is that of the actions. For
+    action ``values`` they have ReLU, as in dqn_imp.py. Where x are flattened pictures of shape ``picture`` [C, h, w],
+    they go through 16 convolutions of 3 x 3 first, whatever sizes[0] is.
     """
 
     def __init__(
-        self, runs: int, sizes: Sequence[int], log_std: bool, values: bool = False, picture: Sequence[int] = ()
+        self, runs: int, sizes: Sequence[int], gaussian: bool, values: bool = False, picture: Sequence[int] = ()
     ):
         super().__init__()
-        self.values, self.picture, layers = values, picture, []
+        self.gaussian, self.values, self.picture, layers = gaussian, values, picture, []
         if picture:
             channels, height, width = picture
             layers, sizes = [su.BatchedConv2d(runs, channels, 16, 3)], (16 * (height - 2) * (width - 2), *sizes[1:])
         layers += [su.BatchedLinear(runs, *ends) for ends in zip(sizes[:-1], sizes[1:], strict=True)]
         self.layers = nn.ModuleList(layers)
-        if log_std:
+        if gaussian:
             self.log_std = nn.Parameter(torch.zeros(runs, 1, sizes[-1]))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -221,28 +204,49 @@ class Network(nn.Module):
         return (x * last.weight.transpose(1, 2)).sum(-1, keepdim=True) + last.bias
 
 
-def see(obs: np.ndarray, view: dict[str, Any]) -> Tensor:
-    """What of the observations [n, ...] the teacher's network is given, and so the students': its inputs [n, in],
-    bytes divided by their bound, normalised by its statistics if it was trained with --normalize-obs."""
-    inputs = obs.reshape(len(obs), -1)[:, view["inputs"] or slice(None)]
-    x = torch.from_numpy(inputs.astype(np.float32, copy=False)) / view["high"]
-    return x if view["mean"] is None else ((x - view["mean"]) / (view["var"] + 1e-8).sqrt()).clamp(-10, 10)
+@dataclass
+class Agent:
+    """A network as a ticket holds it: a teacher or a student."""
 
+    parameters: dict[str, Tensor]  # of its actor
+    statistics: dict[str, Tensor]  # of the observations that it was trained with; {} if they are not normalised
+    inputs: list[int] | None  # what it sees of them; None = all
+    picture: list[int]  # their shape, if it has convolutions
+    values: bool  # does it give action values?
+    gaussian: bool
 
-def pack(x: Tensor, high: float) -> Tensor:
-    """What ``see`` makes of bytes up to ``high``, as bytes [..., in] again; or where these are bits, as bits."""
-    x = (x * high).round().to(torch.uint8)
-    return torch.from_numpy(np.packbits(x.numpy(), axis=-1)) if high == 1 else x
+    @classmethod
+    def of_ticket(cls, ticket: dict[str, Any]) -> "Agent":
+        tensors = {"actor": {}, "view": {}, "critic": {}}
+        for name, tensor in ticket["best"].items():
+            network, _, rest = name.partition(".")
+            tensors[network][rest] = tensor
+        return cls(
+            parameters=tensors["actor"],
+            statistics=tensors["view"],
+            inputs=ticket["inputs"],
+            picture=ticket["obs_shape"] if tensors["actor"]["layers.0.weight"].dim() == 4 else [],
+            values=ticket["script"] == "dqn_imp" or ticket.get("values", False),
+            gaussian="log_std" in tensors["actor"],
+        )
 
+    def sizes(self) -> list[int]:
+        """Inputs, units and outputs of its fully connected layers."""
+        weights = [tensor for name, tensor in self.parameters.items() if name.endswith("weight")]
+        return [len(weights[0]), *(weight.shape[1] for weight in weights if weight.dim() == 2)]
 
-def unpack(x: Tensor, high: float, n_in: int) -> Tensor:
-    """What ``pack`` was given [..., in]. Floats were not packed and stay as they are."""
-    if x.dtype != torch.uint8:
-        return x
-    if high == 1:
-        x = (x[..., None] >> torch.arange(7, -1, -1, dtype=torch.uint8, device=x.device)) & 1
-        x = x.flatten(-2)[..., :n_in]
-    return x.float() / high
+    def networks(self, runs: int, obs_space: gym.spaces.Box, sizes: Sequence[int]) -> nn.ModuleDict:
+        """New networks of its kind with other units, that see what it sees."""
+        view = View(runs, obs_space, self.inputs, normalize=bool(self.statistics))
+        view.load_state_dict({name: tensor.expand(runs, *tensor.shape) for name, tensor in self.statistics.items()})
+        return nn.ModuleDict({"actor": Network(runs, sizes, self.gaussian, self.values, self.picture), "view": view})
+
+    def copies(self, runs: int, obs_space: gym.spaces.Box) -> nn.ModuleDict:
+        """Its network, so many times."""
+        nets = self.networks(runs, obs_space, self.sizes()).requires_grad_(False)
+        same = {name: tensor.expand(runs, *tensor.shape) for name, tensor in self.parameters.items()}
+        nets["actor"].load_state_dict(same)
+        return nets
 
 
 def epsilon_greedy(values: Tensor, epsilon: float, streams: Sequence[np.random.Generator]) -> np.ndarray:
@@ -253,19 +257,20 @@ def epsilon_greedy(values: Tensor, epsilon: float, streams: Sequence[np.random.G
     return np.where(noise[0] < epsilon, any_action, values.argmax(-1).cpu().numpy())
 
 
-def greedy(actor: Network, view: dict[str, Any], seeds: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
+def greedy(nets: nn.ModuleDict, seeds: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
     """The function from observations [R * N, ...] to the networks' mean or most likely actions [R, N, ...], or to
     those of the largest values, but for EVAL_EPSILON of them, which are random by a stream for each run, from
     ``seeds``."""
+    actor = nets["actor"]
     device, runs = actor.layers[0].weight.device, len(actor.layers[0].weight)
     streams = [np.random.default_rng(seed) for seed in seeds]
 
     @torch.no_grad()
     def act(obs: np.ndarray) -> np.ndarray:
-        out = actor(see(obs, view).to(device).unflatten(0, (runs, -1)))
+        out = actor(nets["view"](torch.from_numpy(obs).to(device).unflatten(0, (runs, -1))))
         if actor.values:
             return epsilon_greedy(out, EVAL_EPSILON, streams)
-        return (out if hasattr(actor, "log_std") else out.argmax(-1)).cpu().numpy()
+        return (out if actor.gaussian else out.argmax(-1)).cpu().numpy()
 
     return act
 
@@ -274,8 +279,7 @@ def greedy(actor: Network, view: dict[str, Any], seeds: Sequence[int]) -> Callab
 
 
 def load_teacher(file: Path, env_id: str, vector: VectorEnv) -> dict[str, Any]:
-    """A ticket of ppo_imp.py or dqn_imp.py: {"actor": its best actor's parameters, "kind": arguments of ``Network``,
-    "view": what of an observation it sees, "epsilon": of its training's end, "matrix_seed": of what is entangled}.
+    """A ticket of ppo_imp.py or dqn_imp.py.
 
     Raises ValueError if it is none, or one for other observations or actions than those of ``vector``.
     """
@@ -285,60 +289,60 @@ def load_teacher(file: Path, env_id: str, vector: VectorEnv) -> dict[str, Any]:
     ticket = su.load_ticket(file)
     if ticket.get("script") not in ("ppo_imp", "dqn_imp"):
         raise ValueError(f"{file} is no ticket of ppo_imp.py or dqn_imp.py")
-    values = ticket["script"] == "dqn_imp"
     obs_shape, space = vector.single_observation_space.shape, vector.single_action_space
-    if tuple(ticket["obs_shape"]) != obs_shape or (len(obs_shape) > 1 and not values):
+    if tuple(ticket["obs_shape"]) != obs_shape or (len(obs_shape) > 1 and ticket["script"] == "ppo_imp"):
         raise ValueError(f"{file} is a teacher for observations {tuple(ticket['obs_shape'])}; {env_id} has {obs_shape}")
-    gaussian = isinstance(space, gym.spaces.Box)
+    agent, gaussian = Agent.of_ticket(ticket), isinstance(space, gym.spaces.Box)
     n_actions = space.shape[0] if gaussian else int(space.n)
-    actor = {name[len("actor.") :]: tensor for name, tensor in ticket["best"].items() if name.startswith("actor.")}
-    biases = [tensor for name, tensor in actor.items() if name.endswith("bias")]
-    if biases[-1].shape[-1] != n_actions or ("log_std" in actor) != gaussian:
+    if agent.sizes()[-1] != n_actions or agent.gaussian != gaussian:
         raise ValueError(f"{file} is a teacher for other actions than those of {env_id}: {space}")
     there = ticket.get("args", {}).get("env_id", env_id)
-    if not su.same_task(there, env_id):
+    if not same_task(there, env_id):
         raise ValueError(f"{file} is a teacher for {there}, not for {env_id}")
-    obs_space = vector.single_observation_space
-    view = {"inputs": ticket["inputs"], "high": float(obs_space.high.max()) if obs_space.dtype == np.uint8 else 1.0}
-    view |= {"mean": ticket["best"].get("norm.mean"), "var": ticket["best"].get("norm.var")}
-    picture = list(obs_shape) if actor["layers.0.weight"].dim() == 4 else []
-    teacher = {"actor": actor, "view": view, "kind": {"values": values, "picture": picture}}
-    return teacher | {"epsilon": ticket["args"]["end_e"] if values else 0.0, "matrix_seed": ticket["result"]["seed"]}
+    return ticket
 
 
-def copies_of(actor: dict[str, Tensor], n: int, **kind: Any) -> Network:
-    """A network that holds n times the same parameters. ``kind``: arguments of ``Network``."""
-    weights = [tensor for name, tensor in actor.items() if name.endswith("weight")]
-    sizes = (len(weights[0]), *(weight.shape[1] for weight in weights if weight.dim() == 2))
-    net = Network(n, sizes, log_std="log_std" in actor, **kind).requires_grad_(False)
-    net.load_state_dict({name: tensor.expand(n, *tensor.shape) for name, tensor in actor.items()})
-    return net
+def pack(obs: np.ndarray, space: gym.spaces.Box) -> Tensor:
+    """Flat observations [..., n] as they are stored: those of zeros and ones as bits."""
+    bits = space.dtype == np.uint8 and space.high.max() == 1
+    return torch.from_numpy(np.packbits(obs, axis=-1) if bits else obs)
 
 
-def collect(
-    teacher: Network, view: dict[str, Any], vector: VectorEnv, args: Args, epsilon: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """The teacher plays its stochastic policy: what it sees [S, transitions, in], packed if it is bytes, and its
-    outputs there [S, transitions, A]: logits, means or action values. ``teacher`` holds a copy of its network for
-    each of the S seeds, ``epsilon`` is the part of random actions if it has action values."""
-    n_seeds, steps = len(args.seeds), args.transitions // args.num_envs
+def unpack(stored: Tensor, space: gym.spaces.Box) -> Tensor:
+    """What ``pack`` was given."""
+    if space.dtype != np.uint8 or space.high.max() > 1:
+        return stored
+    bits = (stored[..., None] >> torch.arange(7, -1, -1, dtype=torch.uint8, device=stored.device)) & 1
+    return bits.flatten(-2)[..., : math.prod(space.shape)]
+
+
+@torch.no_grad()
+def collect(teacher: nn.ModuleDict, vector: VectorEnv, args: Args, epsilon: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The teacher plays its stochastic policy: observations [S, transitions, n], packed, and its outputs there
+    [S, transitions, A]: logits, means or action values. ``teacher`` holds a copy of its network for each of the S
+    seeds, ``epsilon`` is the part of random actions if it has action values."""
+    n_seeds, actor = len(args.seeds), teacher["actor"]
     streams = [np.random.default_rng(su.seeds(seed, 0)[0]) for seed in args.seeds]
     obs = envs.vector.reset(vector, [su.seeds(seed, 1)[0] for seed in args.seeds])
-    seen, outputs = [], []
-    for _ in tqdm(range(steps), unit="step", desc="teacher plays", mininterval=1 if sys.stderr.isatty() else 60):
-        x = see(obs, view).unflatten(0, (n_seeds, args.num_envs))
-        seen.append(pack(x, view["high"]) if obs.dtype == np.uint8 and view["mean"] is None else x)
-        outputs.append(out := teacher(x))
+    stored, outputs = [], []
+    progress = su.progress_bar(args.transitions, 0, "transition")
+    for _ in range(args.transitions // args.num_envs):
+        flat = obs.reshape(n_seeds, args.num_envs, -1)
+        stored.append(pack(flat, vector.single_observation_space))
+        out = actor(teacher["view"](torch.from_numpy(flat)))
+        outputs.append(out)
         size = tuple(out.shape[1:])
-        if hasattr(teacher, "log_std"):
+        if actor.gaussian:
             noise = np.stack([s.standard_normal(size, np.float32) for s in streams])
-            action = (out + teacher.log_std.exp() * torch.from_numpy(noise)).numpy()
-        elif teacher.values:
+            action = (out + actor.log_std.exp() * torch.from_numpy(noise)).numpy()
+        elif actor.values:
             action = epsilon_greedy(out, epsilon, streams)
         else:  # the Gumbel trick
             action = (out + torch.from_numpy(np.stack([s.gumbel(size=size) for s in streams]))).argmax(-1).numpy()
         obs, *_ = vector.step(envs.vector.to_rows(action, vector.single_action_space))
-    return torch.cat(seen, 1), torch.cat(outputs, 1)
+        progress.update(args.num_envs)
+    progress.close()
+    return torch.cat(stored, 1), torch.cat(outputs, 1)
 
 
 def distillation_loss(actor: Network, x: Tensor, teacher_out: Tensor, teacher_log_std: Tensor | None) -> Tensor:
@@ -355,217 +359,196 @@ def distillation_loss(actor: Network, x: Tensor, teacher_out: Tensor, teacher_lo
     return (log_ratio + squares / (2 * (2 * actor.log_std).exp()) - 0.5).sum(-1).mean(1)
 
 
+def train(
+    args: Args,
+    rounds: su.Rounds,
+    round_: int,
+    tickets: Sequence[dict[str, Any]],
+    nets: nn.ModuleDict,
+    masks: su.Masks,
+    task: dict[str, Any],
+    teacher: Agent,
+    data: dict[str, Any],
+) -> tuple[su.Best, np.ndarray, list[float]]:
+    """One round of cloning: train ``nets`` under ``masks`` from what they hold, one run for each of ``tickets``.
+
+    Returns the best weights, their returns in new episodes [R, --retest-episodes] and the last mean losses; in round 0
+    a ticket's "rewind" becomes the weights after --rewind-steps. Goes on from round.pt, and leaves the program after a
+    signal."""
+    R, device = len(tickets), nets["actor"].layers[0].weight.device
+    parameters = dict(nets.named_parameters())
+    optimizer = su.run_adam(parameters, args.learning_rate)
+    best = su.Best(nets.state_dict(), optimizer)
+    # One random stream per seed, shared by its conditions
+    streams = [np.random.default_rng(su.seeds(seed, round_, 1)[0]) for seed in args.seeds]
+    stream_of = torch.tensor([args.seeds.index(ticket["seed"]) for ticket in tickets], device=device)
+
+    def seeds(*key: int) -> list[int]:
+        return [su.seeds(ticket["seed"], round_, *key)[0] for ticket in tickets]
+
+    task = {**task, "first_episode": True, "matrix_seeds": [data["matrix_seed"]] * R}
+    eval_envs = envs.vector.make(args.env_id, R, args.eval_episodes, **task)
+    obs_space = eval_envs.single_observation_space
+    stored, outputs = data["stored"].to(device), data["outputs"].to(device)
+    teacher_log_std = teacher.parameters["log_std"][None].to(device) if teacher.gaussian else None
+    losses = []  # [R] each, of the updates since the last evaluation
+
+    parts = {"nets": nets, "optimizer": optimizer, "best": best, "streams": streams}
+    done, saved = rounds.go_on(round_, parts, tickets)
+    if saved:
+        losses = list(saved["losses"])
+    mean_loss = saved.get("mean_loss", [])
+    rounds.watch.lap("prune")
+    for update in range(done, args.updates + 1):
+        # ---- Evaluate what these updates have taught; keep the best checkpoint of each run
+        due = (update > 0 and update % args.eval_interval == 0) or update == args.updates
+        if due and not rounds.has_evaluated(round_, update):
+            act = greedy(nets, seeds(3, update))
+            returns = rounds.stop.interruptible(envs.vector.play, eval_envs, act, seeds(3, update))
+            if returns is not None:
+                loss = torch.stack(losses, 1).mean(1)
+                mean_loss, losses = loss.tolist(), []
+                columns = {"loss": mean_loss}
+                rounds.evaluated(round_, update, tickets, returns, best, {"losses/distillation": loss}, columns)
+            rounds.watch.lap("evaluate")
+        if due and update > done or rounds.stop.signal:
+            rounds.save(rounds.state(round_, update, parts, tickets, losses=losses, mean_loss=mean_loss))
+        if rounds.stop.signal:
+            rounds.leave()
+        if update == args.updates:
+            break
+
+        # ---- Learn
+        rows = np.stack([s.integers(args.transitions, size=args.batch_size) for s in streams])
+        index = torch.from_numpy(rows).to(device)[stream_of]  # [R, B]
+        x = nets["view"](unpack(stored[stream_of[:, None], index], obs_space))
+        loss = distillation_loss(nets["actor"], x, outputs[stream_of[:, None], index], teacher_log_std)
+        optimizer.zero_grad()
+        loss.sum().backward()
+        su.mask_gradients(parameters, masks)  # so that pruned weights stay zero
+        optimizer.step()
+        losses.append(loss.detach())
+        rounds.watch.lap("learn")
+        if round_ == 0 and update + 1 == args.rewind_steps:
+            for r, ticket in enumerate(tickets):
+                ticket["rewind"] = su.copy_slice(nets.state_dict(), r)
+        rounds.progress.update()
+
+    # ---- Retest the best checkpoints in new episodes: a maximum over noisy evaluations flatters
+    nets.load_state_dict(best.weights)
+    retest = rounds.stop.interruptible(
+        envs.vector.retest, eval_envs, greedy(nets, seeds(4)), seeds(4), args.retest_episodes, args.env_id, task
+    )
+    if retest is None:
+        rounds.leave()
+    eval_envs.close()
+    rounds.watch.lap("evaluate")
+    return best, retest, mean_loss
+
+
+def evaluate_ticket(args: Args) -> None:
+    """Play with the best weights of a ticket, in its own task."""
+    su.exit_on_signal()
+    ticket, there = su.load_ticket_of("bc_distill", args.evaluate, Args)
+    env_id = there.env_id
+    task = {
+        "max_episode_steps": args.max_episode_steps or there.max_episode_steps,
+        "matrix_seeds": [ticket["matrix_seed"]],
+    }
+    vector = envs.vector.make(env_id, 1, args.eval_episodes, first_episode=True, **task)
+    act = greedy(Agent.of_ticket(ticket).copies(1, vector.single_observation_space), [args.seed])
+    returns = envs.vector.play(vector, act, [args.seed])[0]
+    print(f"{env_id}, --seed {args.seed}, {su.describe_returns(returns)}")
+    if args.capture_video:
+        envs.vector.record(env_id, act, Path(args.evaluate).with_suffix(".gif"), args.seed, **task)
+
+
+def teacher_data(
+    args: Args, rounds: su.Rounds, teacher: Agent, ticket: dict[str, Any], task: dict[str, Any]
+) -> dict[str, Any]:
+    """One fixed set of transitions for each seed, used in all rounds and conditions: read from transitions.pt, or
+    played by the teacher."""
+    file, matrix_seed = rounds.folder / "transitions.pt", ticket["result"]["seed"]
+    if not file.exists():
+        task = {**task, "matrix_seeds": [matrix_seed] * len(args.seeds)}
+        vector = envs.vector.make(args.env_id, len(args.seeds), args.num_envs, **task)
+        obs_space = vector.single_observation_space
+        trial = envs.vector.make(args.env_id, 1, 20, first_episode=True, **{**task, "matrix_seeds": [matrix_seed]})
+        act = greedy(teacher.copies(1, obs_space), [1])
+        epsilon = ticket["args"]["end_e"] if teacher.values else 0.0
+        played = rounds.stop.interruptible(envs.vector.play, trial, act, [1])
+        nets = teacher.copies(len(args.seeds), obs_space)
+        collected = rounds.stop.interruptible(collect, nets, vector, args, epsilon)
+        if collected is None:
+            rounds.leave()
+        stored, outputs = collected
+        vector.close()
+        trial.close()
+        su.save_checkpoint(file, {"stored": stored, "outputs": outputs, "teacher_return": float(played.mean())})
+    return {**su.load_checkpoint(file), "matrix_seed": matrix_seed}
+
+
 if __name__ == "__main__":
     args = parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    torch.set_flush_denormal(True)  # Adam's moments of dead units decay to numbers that are very slow to compute with
-    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-
-    # ---- Task, teacher and students
-    ticket = None
+    device = su.set_up_torch(args)
+    task = {"max_episode_steps": args.max_episode_steps}
     try:
-        if args.evaluate:  # the task and the networks are the ticket's
-            ticket = su.load_ticket(Path(args.evaluate))
-            if ticket.get("script") != "bc_distill":
-                raise ValueError(f"{args.evaluate} is no ticket of bc_distill.py")
-            ticket = {"kind": {}, "matrix_seed": 0} | ticket  # that of a policy may be from before there were others
-            ticket["view"] = {"high": 1.0} | ticket["view"]
-            own = {name: getattr(args, name) for name in ("evaluate", "eval_episodes", "capture_video")}
-            args = Args(**ticket["args"] | own)
-        probe = envs.vector.make(args.env_id, 1, 1, matrix_seeds=[0])
-        if ticket is None:
-            teacher = load_teacher(teacher_file(args), args.env_id, probe)
+        if args.evaluate:
+            evaluate_ticket(args)
+            raise SystemExit(0)
+        probe = envs.vector.make(args.env_id, 1, 1, matrix_seeds=[0], **task)
+        teacher_ticket = load_teacher(teacher_file(args.teacher, args.env_id), args.env_id, probe)
     except ValueError as error:
         su.fail(str(error))
-    if ticket is not None:
-        actor = {name[len("actor.") :]: tensor for name, tensor in ticket["best"].items()}
-        act = greedy(copies_of(actor, 1, **ticket["kind"]), ticket["view"], [1])
-        own = {"first_episode": True, "matrix_seeds": [ticket["matrix_seed"]]}
-        returns = envs.vector.play(envs.vector.make(args.env_id, 1, args.eval_episodes, **own), act, [1])
-        print(f"{args.env_id}, {su.describe_returns(returns[0])}")
-        if args.capture_video:
-            gif = Path(args.evaluate).with_suffix(".gif")
-            envs.vector.record(args.env_id, act, gif, matrix_seeds=[ticket["matrix_seed"]])
-        raise SystemExit(0)
-    view, kind, matrix_seed = teacher["view"], teacher["kind"], teacher["matrix_seed"]
-    obs_space = probe.single_observation_space
-    teacher_net = copies_of(teacher["actor"], len(args.seeds), **kind)
-    n_in = len(view["inputs"] or range(math.prod(obs_space.shape)))
-    sizes = (n_in, *args.hidden_sizes, teacher_net.layers[-1].weight.shape[2])
-    gaussian = hasattr(teacher_net, "log_std")
-    template = nn.ModuleDict({"actor": Network(1, sizes, log_std=gaussian, **kind)})
+    task = {**task, "processes": args.async_envs}
+    teacher, obs_space = Agent.of_ticket(teacher_ticket), probe.single_observation_space
+    sizes = (teacher.sizes()[0], *args.hidden_sizes, teacher.sizes()[-1])
+    template = teacher.networks(1, obs_space, sizes)
     pruned_layers = su.prunable(actor=template["actor"])
     if args.dry_run:
         print(su.describe(pruned_layers, {}))
-        total = sum(w.numel() for w in pruned_layers.values())
-        keep = su.remaining_by_round(total, args.prune_fraction, args.rounds)
+        keep = su.remaining_by_round(su.count(pruned_layers), args.prune_fraction, args.rounds)
         print(f"weights in rounds 0 to {args.rounds}: {' '.join(map(str, keep))}")
         raise SystemExit(0)
+    contents = {
+        "first_layer": "actor.layers.0.weight",
+        "activation": "relu" if teacher.values else "tanh",
+        "obs_shape": list(obs_space.shape),
+        "inputs": teacher.inputs,
+        "values": teacher.values,
+        "matrix_seed": teacher_ticket["result"]["seed"],
+    }
+    timed = ("prune", "learn", "evaluate", "save")
+    reads = [teacher_file(args.teacher, args.env_id)]
 
-    # ---- Run folder; go on after the last finished round in it
-    run_dir = Path(args.run_dir or f"runs/{su.run_name(args, 'bc_distill', 'actor')}")
-    checkpoint = su.start_run(args, run_dir, [teacher_file(args)])
-    # A chain is what one seed and condition hand on from round to round: masks, and the best weights of the round.
-    first_round, results, curves, timings = 0, [], [], []
-    chains: dict[str, dict[str, dict[str, Tensor]]] = {}
-    starts: dict[str, dict[str, Tensor]] = {}  # of each seed: the weights to rewind to
-    if checkpoint is not None:
-        first_round, results, curves = checkpoint["round"] + 1, checkpoint["results"], checkpoint["curves"]
-        chains, starts, timings = checkpoint["chains"], checkpoint["starts"], checkpoint["timings"]
-        print(f"resuming {run_dir} at round {first_round}")
-    if args.track:
-        import wandb
-
-        project = {"project": args.wandb_project_name, "entity": args.wandb_entity}
-        wandb.init(**project, name=run_dir.name, config=asdict(args), sync_tensorboard=True)
-    writer = SummaryWriter(str(run_dir), purge_step=first_round)
-
-    # ---- Transitions: one fixed set for each seed, used in all rounds and conditions
-    data_file = run_dir / "transitions.pt"
-    if data_file.exists():
-        data = su.load_checkpoint(data_file)
-    else:
-        act = greedy(copies_of(teacher["actor"], 1, **kind), view, [1])
-        vector = envs.vector.make(args.env_id, 1, 20, first_episode=True, matrix_seeds=[matrix_seed])
-        returns = envs.vector.play(vector, act, [1])
-        own = {"processes": args.async_envs, "matrix_seeds": [matrix_seed] * len(args.seeds)}
-        train_envs = envs.vector.make(args.env_id, len(args.seeds), args.num_envs, **own)
-        seen, outputs = collect(teacher_net, view, train_envs, args, teacher["epsilon"])
-        train_envs.close()
-        data = {"seen": seen, "outputs": outputs, "teacher_return": float(returns.mean())}
-        su.save_checkpoint(data_file, data)
+    rounds = su.Rounds(args, "bc_distill", "actor", args.updates, "update", timed, reads)
+    data = teacher_data(args, rounds, teacher, teacher_ticket, task)
     print(f"the teacher's mean return is {data['teacher_return']:.1f}")
-    seen, outputs = data["seen"].to(device), data["outputs"].to(device)
-    teacher_log_std = teacher_net.log_std[:1].to(device) if gaussian else None
+    for round_ in rounds:
+        # ---- Prune and rewind (section 2, table 1): masks and initial parameters of each run
+        tickets = []
+        for condition in args.conditions if round_ else ("dense",):
+            for seed in args.seeds:
+                generator = torch.Generator().manual_seed(su.seeds(seed, round_, 0)[0])
+                initial = su.initial_state(template, args.init, args.input_init_scale, generator)
+                masks = {name: torch.ones_like(initial[name]) for name in pruned_layers}
+                if round_ > 0:
+                    parent = condition if args.baseline_mask == "own" else "ticket"
+                    trained = rounds.ticket(round_ - 1, parent if round_ > 1 else "dense", seed)
+                    rewind = rounds.ticket(0, "dense", seed)["rewind"]
+                    pruned = su.prune_ticket(trained["best"], trained["masks"], args.prune_fraction)
+                    masks, initial = su.next_ticket(condition, pruned, rewind, initial, generator)
+                tickets.append({"seed": seed, "condition": condition, "masks": masks, "initial": initial})
+                if round_ == 0:
+                    tickets[-1]["rewind"] = initial
 
-    signals = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _frame: signals.append(number))
-    progress = tqdm(total=(args.rounds + 1) * args.updates, initial=first_round * args.updates, unit="update")
-    progress.mininterval = 1 if sys.stderr.isatty() else 60
-    for round_ in range(first_round, args.rounds + 1):
-        watch = su.Stopwatch("prune", "learn", "evaluate", "save")
-        # ---- Prune and rewind (section 2): the masks and starting parameters of each run of this round
-        runs = [(seed, c) for c in (args.conditions if round_ else ("dense",)) for seed in args.seeds]
-        R = len(runs)
-        masks_of, start_of = [], []
-        for seed, condition in runs:
-            generator = torch.Generator().manual_seed(su.seeds(seed, round_, 0)[0])
-            fresh = su.initial_parameters(
-                dict(template.named_parameters()), args.init, args.input_init_scale, generator
-            )
-            if round_ == 0:
-                masks, start = {name: torch.ones_like(fresh[name]) for name in pruned_layers}, fresh
-                starts[str(seed)] = start
-            else:
-                parent = condition if args.baseline_mask == "own" else "ticket"
-                chain = chains[f"{seed} {parent if round_ > 1 else 'dense'}"]
-                pruned = su.prune_ticket(chain["best"], chain["masks"], args.prune_fraction)
-                masks, start = su.next_ticket(condition, pruned, starts[str(seed)], fresh, generator)
-            masks_of.append(masks)
-            start_of.append(start)
-        nets = nn.ModuleDict({"actor": Network(R, sizes, log_std=gaussian, **kind)})
-        nets.load_state_dict({name: torch.stack([start[name] for start in start_of]) for name in start_of[0]})
-        nets.to(device)
-        parameters = dict(nets.named_parameters())
-        masks = {name: torch.stack([m[name] for m in masks_of]).to(device) for name in masks_of[0]}
-        su.apply_masks(parameters, masks)
-        optimizer = su.run_adam(parameters, args.learning_rate)
-        best = {name: p.detach().clone() for name, p in parameters.items()}
-        best_return, final_return, steps_to_best = np.full(R, -np.inf), np.full(R, np.nan), np.zeros(R, dtype=int)
-
-        # ---- Distil. One random stream per seed, shared by its conditions.
-        streams = [np.random.default_rng(su.seeds(seed, round_, 1)[0]) for seed in args.seeds]
-        stream_of = torch.tensor([args.seeds.index(seed) for seed, _ in runs], device=device)[:, None]
-        own = {"processes": args.async_envs, "matrix_seeds": [matrix_seed] * R}
-        eval_envs = envs.vector.make(args.env_id, R, args.eval_episodes, first_episode=True, **own)
-        losses = []  # of the updates since the last evaluation
-        watch.lap("prune")
-        for update in range(1, args.updates + 1):
-            rows = np.stack([s.integers(args.transitions, size=args.batch_size) for s in streams])
-            index = torch.from_numpy(rows).to(device)[stream_of[:, 0]]  # [R, B]
-            x, target = unpack(seen[stream_of, index], view["high"], n_in), outputs[stream_of, index]
-            loss = distillation_loss(nets["actor"], x, target, teacher_log_std)
-            optimizer.zero_grad()
-            loss.sum().backward()
-            su.mask_gradients(parameters, masks)
-            optimizer.step()
-            losses.append(loss.detach())
-            watch.lap("learn")
-            if round_ == 0 and update == args.rewind_steps:
-                for r, (seed, _) in enumerate(runs):
-                    start = su.run_slice(nets.state_dict(), r)
-                    starts[str(seed)] = {name: tensor.cpu().clone() for name, tensor in start.items()}
-
-            # ---- Evaluate; keep the best checkpoint of each run
-            if update % args.eval_interval == 0 or update == args.updates:
-                mean_loss, losses = torch.stack(losses, 1).mean(1).tolist(), []
-                seeds = [su.seeds(seed, round_, 3, update)[0] for seed, _ in runs]
-                returns = envs.vector.play(eval_envs, greedy(nets["actor"], view, seeds), seeds)
-                final_return = returns.mean(1)
-                steps_to_best[final_return > best_return] = update
-                better = final_return >= best_return  # of equals the later, which has trained longer
-                best_return[better] = final_return[better]
-                for name, p in parameters.items():
-                    best[name][better] = p.detach()[better]
-                for r, (seed, condition) in enumerate(runs):
-                    curves.append({"round": round_, "seed": seed, "condition": condition, "step": update})
-                    curves[-1] |= {"return_mean": float(returns[r].mean()), "return_std": float(returns[r].std())}
-                    curves[-1] |= {"loss": mean_loss[r]}
-                progress.set_postfix_str(f"round {round_}, return {final_return.mean():.1f}")
-                watch.lap("evaluate")
-            progress.update()
-            if signals:
-                progress.close()
-                print(f"stopped in round {round_}; the same command starts this round again ({run_dir})")
-                raise SystemExit(128 + signals[0])
-
-        # ---- Record: retest the best checkpoints, save the tickets, results and what the next round needs
-        nets.load_state_dict(best)
-        retest = []
-        for part in range(-(-100 // args.eval_episodes)):
-            seeds = [su.seeds(seed, round_, 4, part)[0] for seed, _ in runs]
-            retest.append(envs.vector.play(eval_envs, greedy(nets["actor"], view, seeds), seeds))
-        best_retest = np.concatenate(retest, 1)[:, :100].mean(1)
-        eval_envs.close()
-        watch.lap("evaluate")
-        for r, (seed, condition) in enumerate(runs):
-            chains[f"{seed} {condition}"] = {
-                "masks": {name: m.cpu() for name, m in masks_of[r].items()},
-                "best": {name: p.cpu().clone() for name, p in su.run_slice(best, r).items()},
-            }
-            row = {"round": round_, "seed": seed, "condition": condition}
-            row |= su.describe_ticket(masks_of[r], view["inputs"])
-            row |= {"best_return": float(best_return[r]), "best_retest": float(best_retest[r])}
-            row |= {"final_return": float(final_return[r]), "steps_to_best": int(steps_to_best[r])}
-            row |= {"loss": mean_loss[r], "teacher_return": data["teacher_return"]}
-            results.append(row)
-            file = run_dir / "tickets" / f"round{round_:02}_{condition}_seed{seed}.pt"
-            file.parent.mkdir(exist_ok=True)
-            saved = {"initial": start_of[r], "best": chains[f"{seed} {condition}"]["best"], "result": row}
-            saved |= {"script": "bc_distill", "args": asdict(args), "obs_shape": list(obs_space.shape), "view": view}
-            saved |= {"inputs": view["inputs"], "kind": kind, "matrix_seed": matrix_seed}
-            su.save_ticket(file, masks_of[r], **saved)
-            writer.add_scalar(f"best_retest/{condition}/seed{seed}", row["best_retest"], round_)
-        writer.add_scalar("remaining_fraction", row["remaining_fraction"], round_)
-        su.write_csv(run_dir / "results.csv", results)
-        su.write_csv(run_dir / "curves.csv", curves)
-        watch.lap("save")
-        seconds = watch.take()
-        speed = R * args.updates / sum(seconds.values())
-        timings.append({"round": round_, "runs": R, "updates_per_second": speed, **seconds})
-        su.write_csv(run_dir / "timing.csv", timings)
-        writer.add_scalar("charts/updates_per_second", speed, round_)
-        after = {"args": asdict(args), "finished": round_ == args.rounds, "round": round_, "chains": chains}
-        after |= {"results": results, "curves": curves, "timings": timings, "starts": starts}
-        su.save_checkpoint(run_dir / "checkpoint.pt", after)
-
-    data_file.unlink(missing_ok=True)
-    progress.close()
-    writer.close()
-    for condition in ("dense", *args.conditions):
-        last = [row["best_retest"] for row in results if row["condition"] == condition][-len(args.seeds) :]
-        if last:
-            print(f"{condition:18} best_retest in its last round: {np.mean(last):z.1f} over {len(last)} seeds")
-    print(f"draw: python plot.py tickets {run_dir}")
+        # ---- Train from the initial parameters under the masks
+        nets = teacher.networks(len(tickets), obs_space, sizes).to(device)
+        nets.load_state_dict(su.stack([ticket["initial"] for ticket in tickets]))
+        masks = su.stack([ticket["masks"] for ticket in tickets], device)
+        su.apply_masks(dict(nets.named_parameters()), masks)
+        best, retest, loss = train(args, rounds, round_, tickets, nets, masks, task, teacher, data)
+        columns = {"loss": loss, "teacher_return": [data["teacher_return"]] * len(tickets)}
+        rounds.finish(round_, tickets, best, retest, contents, columns)
+    (rounds.folder / "transitions.pt").unlink(missing_ok=True)
+    print(f"draw: python plot.py tickets {rounds.folder}")

@@ -18,6 +18,9 @@ Writes the folder ``runs/{env}__sac_rigl__{method}-{sparsity}__{seed}__{hash}``,
     events.*        TensorBoard
     videos/         with --capture-video
 
+A run whose weights, rewards or observations are no longer finite ends with one line and exit status 1; the last
+checkpoint before that is kept.
+
 The same command started again resumes at the last checkpoint, or says that the run is finished. On a CPU the results
 are those of an uninterrupted run if the checkpoint fell on the end of an episode (HalfCheetah's are all 1,000 steps);
 the physics cannot be restored within an episode, so elsewhere a resumed run starts a fresh one. The final score,
@@ -49,9 +52,8 @@ Differences from the paper and its public code (google-research/rigl, rigl/rl), 
 import copy
 import math
 import os
-import signal
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -63,9 +65,9 @@ import tyro
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # sparse_utils.py and envs/ are one folder up
+# sparse_utils.py and envs/ are one folder up; --env-id my_envs:Reach-v0 means my_envs.py where you stand
+sys.path += [str(Path(__file__).resolve().parent.parent), os.getcwd()]
 import sparse_utils as su  # noqa: E402
 
 # Table 2: what the paper's search found for each method, on Walker2d. Any flag given on the command line wins.
@@ -77,135 +79,110 @@ TUNED = {
     "set": {"weight_decay": 1e-4, "update_interval": 250, "drop_fraction": 0.3},
     "rigl": {"weight_decay": 1e-6, "update_interval": 1000, "drop_fraction": 0.5},
 }
+Method = Literal["dense", "small", "prune", "static", "set", "rigl"]
 
 
 @dataclass
 class Args:
     # Run
-    env_id: str = "HalfCheetah-v5"
-    """any gymnasium task with Box observations and actions: MuJoCo, Bullet, Pendulum-v1"""
-    seed: int = 1
-    """seed of everything"""
-    total_timesteps: int = 1_000_000
-    """environment steps, the initial random ones included"""
-    run_dir: str = ""
-    """folder to write to; default runs/{env}__sac_rigl__{method}-{sparsity}__{seed}__{hash}"""
-    fresh: bool = False
-    """delete what is in the run folder and start over"""
-    eval_interval: int = 10_000
-    """environment steps between evaluations"""
-    eval_episodes: int = 30
-    """episodes per evaluation"""
-    snr_interval: int = 10_000
-    """environment steps between measurements of the gradients' signal-to-noise ratio; 0 = never"""
-    checkpoint_interval: int = 50_000
-    """environment steps between checkpoints: the most that a kill can cost"""
-    threads: int = 2
-    """CPU threads of PyTorch; 0 = PyTorch's own choice"""
-    matmul_precision: Literal["highest", "medium"] = "highest"
-    """medium: matrix products in bfloat16 where the processor has it, faster and less exact"""
-    cuda: bool = True
-    """use a GPU if there is one"""
-    track: bool = False
-    """also log to Weights & Biases (pip install wandb)"""
-    wandb_project_name: str = "sparse-rl"
-    """with --track: the project"""
-    wandb_entity: str | None = None
-    """with --track: the team"""
-    capture_video: bool = False
-    """at the end write one evaluation episode to videos/ as a gif; with --evaluate, beside the checkpoint"""
-    evaluate: str = ""
-    """a checkpoint.pt: evaluate its agent, on its own task, for --eval-episodes that follow from --seed, and stop"""
-    dry_run: bool = False
-    """print each layer's density (with prune: the final one) and the size of the whole, and stop"""
+    env_id: str = "HalfCheetah-v5"  # any gymnasium task with Box observations and actions: MuJoCo, Bullet, Pendulum-v1
+    seed: int = 1  # seed of everything; with --evaluate, of its episodes
+    total_timesteps: int = 1_000_000  # environment steps, the initial random ones included
+    max_episode_steps: int | None = None  # time limit of an episode, in steps; default the task's own
+    run_dir: str = ""  # folder to write to; default runs/{env}__sac_rigl__{method}-{sparsity}__{seed}__{hash}
+    fresh: bool = False  # delete what is in the run folder and start over
+    eval_interval: int = 10_000  # environment steps between evaluations
+    eval_episodes: int = 30  # episodes per evaluation
+    snr_interval: int = 10_000  # environment steps between measurements of the gradients' SNR; 0 = never
+    checkpoint_interval: int = 50_000  # environment steps between checkpoints: the most that a kill can cost
+    threads: int = 1  # CPU threads of PyTorch; 0 = PyTorch's own choice
+    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: products in bfloat16, faster and less exact
+    cuda: bool = True  # use a GPU if there is one
+    track: bool = False  # also log to Weights & Biases (pip install wandb)
+    wandb_project_name: str = "sparse-rl"  # with --track: the project
+    wandb_entity: str | None = None  # with --track: the team
+    evaluate: str = ""  # a checkpoint.pt: evaluate its agent, on its own task, for --eval-episodes, and stop
+    capture_video: bool = False  # at the end write one episode to videos/ as a gif; with --evaluate, beside the file
+    dry_run: bool = False  # print each layer's density (with prune: the final one) and the size of the whole, and stop
 
     # Algorithm (table 8)
-    learning_rate: float = 3e-4
-    """Adam's, for actor, critics and alpha"""
-    buffer_size: int = 1_000_000
-    """transitions"""
-    batch_size: int = 256
-    """transitions per update"""
-    gamma: float = 0.99
-    """discount"""
-    tau: float = 0.005
-    """target smoothing coefficient"""
-    learning_starts: int = 10_000
-    """random steps before learning; default 10,000 for HalfCheetah and Ant, 1,000 for all others"""
-    reward_scale: float = 1.0
-    """factor on the rewards that are learned from"""
-    target_entropy_scale: float = 1.0
-    """target entropy = -scale * dim(A)"""
+    learning_rate: float = 3e-4  # Adam's, for actor, critics and alpha
+    buffer_size: int = 1_000_000  # transitions
+    batch_size: int = 256  # transitions per update
+    gamma: float = 0.99  # discount
+    tau: float = 0.005  # target smoothing coefficient
+    learning_starts: int = 10_000  # random steps before learning; 1,000 for all but HalfCheetah and Ant
+    reward_scale: float = 1.0  # factor on the rewards that are learned from
+    target_entropy_scale: float = 1.0  # target entropy = -scale * dim(A)
 
     # Sparsity
-    method: Literal["dense", "small", "prune", "static", "set", "rigl"] = "rigl"
-    """small is a dense network narrowed to the parameter count that --sparsity leaves"""
-    sparsity: float = 0.9
-    """fraction of weights that are zero, in [0, 1), of the actor and of each critic"""
-    actor_sparsity: float | None = None
-    """the actor's own sparsity"""
-    critic_sparsity: float | None = None
-    """the critics' own sparsity"""
-    actor_share: float | None = None
-    """fraction of all remaining weights that the actor gets, in (0, 1) (figure 3); dense HalfCheetah: 0.337"""
-    sparsity_distribution: Literal["erk", "uniform"] = "erk"
-    """how a network's sparsity is spread over its layers"""
-    dense_output_layer: bool = False
-    """leave the last layer of each network dense (figure 14)"""
-    width_scale: float | None = None
-    """hidden units = int(256 * scale); default 1, with --method small what matches the parameter count"""
-    sparse_init: bool = True
-    """scale initial weights by each unit's active fans (section 6); default off for static"""
-    weight_decay: float = 1e-6
-    """L2 on the weights, through Adam; default 1e-4 for all methods but rigl"""
-    update_interval: int = 1000
-    """gradient steps between two changes of the masks; default 250 for set"""
-    drop_fraction: float = 0.5
-    """fraction of connections that the first rewiring drops, then decayed by a cosine; default 0.3 for set. Some grow
-    back at once: the column turnover is what was replaced"""
+    method: Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
+    sparsity: float = 0.9  # fraction of weights that are zero, in [0, 1), of the actor and of each critic
+    actor_sparsity: float | None = None  # the actor's own sparsity
+    critic_sparsity: float | None = None  # the critics' own sparsity
+    actor_share: float | None = None  # the actor's part of all remaining weights (figure 3); dense HalfCheetah: 0.337
+    sparsity_distribution: Literal["erk", "uniform"] = "erk"  # how a network's sparsity is spread over its layers
+    dense_output_layer: bool = False  # leave the last layer of each network dense (figure 14)
+    width_scale: float | None = None  # hidden units = int(256 * scale); default 1, or what method small needs
+    sparse_init: bool = True  # scale initial weights by each unit's active fans (section 6); off for static
+    weight_decay: float = 1e-6  # L2 on the weights, through Adam; 1e-4 for all methods but rigl
+    update_interval: int = 1000  # gradient steps between two changes of the masks; 250 for set
+    drop_fraction: float = 0.5  # of connections that the first rewiring drops, falling by a cosine; 0.3 for set
+
+    def __post_init__(self) -> None:
+        su.check_flags(self, "in [0, 1)", "sparsity", "actor_sparsity", "critic_sparsity")
+        su.check_flags(self, "in [0, 1]", "drop_fraction", "gamma", "tau")
+        su.check_flags(self, "above 0", "eval_interval", "eval_episodes", "checkpoint_interval", "update_interval")
+        su.check_flags(self, "above 0", "buffer_size", "batch_size", "learning_starts", "width_scale")
+        su.check_flags(self, "above 0", "max_episode_steps")
+        su.check_flags(self, "0 or more", "seed", "threads", "snr_interval", "weight_decay", "learning_rate")
+        if self.total_timesteps <= self.learning_starts:
+            raise ValueError(
+                f"--total-timesteps {self.total_timesteps} ends before --learning-starts {self.learning_starts}"
+            )
+        own = (self.actor_sparsity, self.critic_sparsity) != (None, None)
+        if self.actor_share is not None and own:
+            raise ValueError("--actor-share sets both sparsities: leave out --actor-sparsity and --critic-sparsity")
+        if self.actor_share is not None and (self.method == "dense" or self.width_scale or self.dense_output_layer):
+            raise ValueError("--actor-share does not go with --method dense, --width-scale or --dense-output-layer")
+        if self.method == "dense" and own:
+            raise ValueError("--actor-sparsity and --critic-sparsity do not go with --method dense")
 
 
 def parse_args() -> Args:
-    """The command line over table 2's defaults for its method. Ends the program with one line if it makes no sense."""
-    given = tyro.cli(Args, args=su.flags_without_help())
-    starts = 10_000 if given.env_id.startswith(("HalfCheetah", "Ant")) else 1_000
-    args = tyro.cli(Args, description=__doc__, default=replace(Args(), learning_starts=starts, **TUNED[given.method]))
-    su.check_flags(args, "in [0, 1)", "sparsity", "actor_sparsity", "critic_sparsity")
-    su.check_flags(args, "in [0, 1]", "drop_fraction", "gamma", "tau")
-    su.check_flags(args, "above 0", "eval_interval", "eval_episodes", "checkpoint_interval", "update_interval")
-    su.check_flags(args, "above 0", "buffer_size", "batch_size", "learning_starts", "width_scale")
-    su.check_flags(args, "0 or more", "seed", "threads", "snr_interval", "weight_decay", "learning_rate")
-    if args.total_timesteps <= args.learning_starts:
-        su.fail(f"--total-timesteps {args.total_timesteps} ends before --learning-starts {args.learning_starts}")
-    if args.actor_share is not None and (args.actor_sparsity, args.critic_sparsity) != (None, None):
-        su.fail("--actor-share sets both sparsities: leave out --actor-sparsity and --critic-sparsity")
-    if args.actor_share is not None and (args.method == "dense" or args.width_scale or args.dense_output_layer):
-        su.fail("--actor-share does not go with --method dense, --width-scale or --dense-output-layer")
-    if args.method == "dense" and (args.actor_sparsity, args.critic_sparsity) != (None, None):
-        su.fail("--actor-sparsity and --critic-sparsity do not go with --method dense")
-    return args
+    """The command line, over table 2's defaults for its method and table 8's for its task."""
+    tuned = TUNED.get(su.flag_given("method", Args.method), {})
+    starts = 10_000 if su.flag_given("env-id", Args.env_id).startswith(("HalfCheetah", "Ant")) else 1_000
+    return tyro.cli(Args, description=__doc__, default=Args(learning_starts=starts, **tuned))
 
 
 # ---- Environment and networks ----------------------------------------------------------------------------------------
 
 
-def make_env(env_id: str, **kwargs) -> gym.Env:
+def make_env(args: Args, **kwargs) -> gym.Env:
     """The task with actions in [-1, 1]. Ends the program with one line if there is no such task or SAC cannot do it."""
     try:
-        if "Bullet" in env_id:
+        if "Bullet" in args.env_id:
             import envs.bullet  # noqa: F401
-        env = gym.make(env_id, **kwargs)
+        env = gym.make(args.env_id, max_episode_steps=args.max_episode_steps, **kwargs)
     except (gym.error.Error, ImportError) as error:
-        su.fail(f"{env_id}: {error}".replace("\n", " "))
-    for name, space in (("observations", env.observation_space), ("actions", env.action_space)):
-        if not isinstance(space, gym.spaces.Box):
-            su.fail(f"SAC needs Box observations and actions; {env_id} has {name} {space}")
+        su.fail(f"{args.env_id}: {error}".replace("\n", " "))
+    space = env.action_space
+    vector = isinstance(space, gym.spaces.Box) and space.dtype.kind == "f" and len(space.shape) == 1
+    if not vector or not (np.isfinite(space.low) & np.isfinite(space.high) & (space.low < space.high)).all():
+        su.fail(f"SAC needs actions that are a vector of floats within finite bounds; {args.env_id} has {space}")
+    if not isinstance(env.observation_space, gym.spaces.Box):
+        su.fail(f"SAC needs Box observations; {args.env_id} has {env.observation_space}")
+    if args.max_episode_steps is None and env.spec.max_episode_steps is None:
+        su.fail(f"{args.env_id} has no time limit, so an episode might never end: give --max-episode-steps")
+    env = gym.wrappers.TransformReward(env, lambda reward: np.asarray(reward).item())  # some give arrays of one
     return gym.wrappers.RescaleAction(gym.wrappers.FlattenObservation(env), np.float32(-1), np.float32(1))
 
 
-def make_eval_envs(env_id: str, n: int) -> gym.vector.VectorEnv:
-    """n environments that wait for a reset after the end of an episode."""
-    return gym.vector.SyncVectorEnv([lambda: make_env(env_id)] * n, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
+def make_eval_envs(args: Args) -> gym.vector.VectorEnv:
+    """Environments for --eval-episodes that wait for a reset after the end of an episode."""
+    makers = [lambda: make_env(args)] * args.eval_episodes
+    return gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
 
 
 class Actor(nn.Module):
@@ -342,7 +319,7 @@ def evaluate(actor: Actor, envs: gym.vector.VectorEnv, seeds: list[int], device:
     while running.any():
         mean, _ = actor(torch.as_tensor(obs, dtype=torch.float32, device=device))
         obs, reward, terminated, truncated, _ = envs.step(torch.tanh(mean).cpu().numpy())
-        returns += reward * running
+        returns += np.where(running, reward, 0)
         ended = terminated | truncated
         running &= ~ended
         if ended.any() and running.any():
@@ -350,15 +327,43 @@ def evaluate(actor: Actor, envs: gym.vector.VectorEnv, seeds: list[int], device:
     return returns
 
 
-def record_video(actor: Actor, env_id: str, seed: int, device: torch.device, file: Path) -> None:
+def describe_sparsity(actor: Actor, qf: Critics, masks: su.Masks) -> dict[str, float | int]:
+    """Columns of results.csv: how sparse the networks are, and their size."""
+    actor_weights, qf_weights = su.prunable(actor=actor), su.prunable(qf=qf)
+    critics = [{name: tensor[i] for name, tensor in qf_weights.items()} for i in (0, 1)]
+    critic_masks = [{name: masks[name][i] for name in qf_weights if name in masks} for i in (0, 1)]
+    example = torch.zeros(1, actor.fc1.in_features, device=actor.fc1.weight.device)
+    return {
+        "sparsity": su.sparsity({**actor_weights, **qf_weights}, masks),
+        "sparsity_actor": su.sparsity(actor_weights, masks),
+        "sparsity_qf1": su.sparsity(critics[0], critic_masks[0]),
+        "sparsity_qf2": su.sparsity(critics[1], critic_masks[1]),
+        "parameters": su.count_parameters(masks, actor=actor, qf=qf),
+        "acting_flops": sum(su.flops(actor, example, masks, "actor")),
+    }
+
+
+def log_evaluation(writer: SummaryWriter, row: dict[str, float], layers: dict[str, float], speed: float) -> None:
+    """A row of results.csv, the sparsity of each layer and the speed, for TensorBoard."""
+    for name, value in row.items():
+        group = "eval" if name.startswith("return") else "snr" if name.startswith("snr") else "sparsity"
+        if name != "step" and not math.isnan(value):
+            writer.add_scalar(f"{group}/{name}", value, row["step"])
+    for name, value in layers.items():
+        writer.add_scalar(f"sparsity/layer/{name}", value, row["step"])
+    writer.add_scalar("charts/SPS", speed, row["step"])
+
+
+def record_video(actor: Actor, args: Args, device: torch.device, file: Path) -> None:
     """One episode of the deterministic policy as a gif. Where rendering is not possible, say so: the run is saved."""
     import imageio.v3 as imageio
 
-    if not os.environ.get("DISPLAY"):
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
-        env = make_env(env_id, render_mode="rgb_array")
-        obs, _ = env.reset(seed=su.seeds(seed)[0])
+        env = make_env(args, render_mode="rgb_array")
+        obs, _ = env.reset(seed=su.seeds(args.seed)[0])
         frames, steps, ended = [env.render()], 0, False
         while not ended:
             with torch.no_grad():
@@ -376,43 +381,53 @@ def record_video(actor: Actor, env_id: str, seed: int, device: torch.device, fil
         print(f"no video: {error}", file=sys.stderr)
 
 
+def evaluate_checkpoint(args: Args) -> None:
+    """Play with the agent of a checkpoint, on its own task."""
+    device = su.set_up_torch(args)
+    su.exit_on_signal()
+    try:
+        checkpoint = su.load_checkpoint(Path(args.evaluate), device)
+        there = Args(**{**checkpoint["args"], "seed": args.seed, "eval_episodes": args.eval_episodes})
+        there.max_episode_steps = args.max_episode_steps or there.max_episode_steps
+        env = make_env(there)
+        obs_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
+        actor = Actor(obs_dim, action_dim, network_widths(there, obs_dim, action_dim)[0]).to(device)
+        actor.load_state_dict(checkpoint["actor"])
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        su.fail(f"{args.evaluate} is no checkpoint of this version of sac_rigl.py")
+    returns = evaluate(actor, make_eval_envs(there), su.seeds(args.seed, n=args.eval_episodes), device)
+    print(f"{there.env_id}, --seed {args.seed}, {su.describe_returns(returns)}")
+    if args.capture_video:
+        record_video(actor, there, device, Path(args.evaluate).with_suffix(".gif"))
+
+
 if __name__ == "__main__":
     args = parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    torch.set_flush_denormal(True)  # Adam's moments of dead units decay to numbers that are very slow to compute with
-    torch.set_float32_matmul_precision(args.matmul_precision)
-    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-
-    trained = None
-    if args.evaluate:  # the task and the networks are those that the agent was trained with
-        try:
-            trained = su.load_checkpoint(Path(args.evaluate), device)
-            own = {name: getattr(args, name) for name in ("seed", "eval_episodes", "evaluate", "capture_video")}
-            args = Args(**trained["args"] | own)
-        except (KeyError, TypeError):
-            su.fail(f"{args.evaluate} is no checkpoint of sac_rigl.py")
+    if args.evaluate:
+        evaluate_checkpoint(args)
+        raise SystemExit(0)
+    device = su.set_up_torch(args)
 
     # ---- Environment and networks
     torch.manual_seed(args.seed)
-    env = gym.wrappers.RecordEpisodeStatistics(make_env(args.env_id))
+    env = make_env(args)
     obs_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
     actor_width, critic_width = network_widths(args, obs_dim, action_dim)
     actor = Actor(obs_dim, action_dim, actor_width).to(device)
     qf = Critics(obs_dim, action_dim, critic_width).to(device)
     actor_weights, qf_weights = su.prunable(actor=actor), su.prunable(qf=qf)
-    weights = actor_weights | qf_weights
+    weights = {**actor_weights, **qf_weights}
 
     # ---- Sparsity: the final density of each layer, per network (section 5). A layer without a mask is dense.
     densities = {}
     if args.method not in ("dense", "small"):
         distribute = {"erk": su.erk_densities, "uniform": su.uniform_densities}[args.sparsity_distribution]
-        sizes = [sum(w.numel() for w in net.values()) for net in (actor_weights, qf_weights)]
-        for net, sparsity in zip((actor_weights, qf_weights), network_sparsities(args, *sizes), strict=True):
+        sparsities = network_sparsities(args, su.count(actor_weights), su.count(qf_weights))
+        for net, sparsity in zip((actor_weights, qf_weights), sparsities, strict=True):
             shapes = su.layer_shapes(net)
             if args.dense_output_layer:
                 shapes = {name: shape for name, shape in shapes.items() if ".fc3." not in name}
-            densities |= distribute(shapes, sparsity)
+            densities.update(distribute(shapes, sparsity))
     if args.dry_run:
         final_masks = su.random_masks(weights, densities)
         parameters = su.count_parameters(final_masks, actor=actor, qf=qf)
@@ -431,15 +446,6 @@ if __name__ == "__main__":
     qf_target = copy.deepcopy(qf).requires_grad_(False)
     target_weights = su.prunable(qf=qf_target)
 
-    if trained is not None:
-        actor.load_state_dict(trained["actor"])
-        seeds = su.seeds(args.seed, n=args.eval_episodes)
-        returns = evaluate(actor, make_eval_envs(args.env_id, args.eval_episodes), seeds, device)
-        print(f"{args.env_id}, {su.describe_returns(returns)}")
-        if args.capture_video:
-            record_video(actor, args.env_id, args.seed, device, Path(args.evaluate).with_suffix(".gif"))
-        raise SystemExit(0)
-
     # ---- Optimizers. Weight decay is an L2 loss through Adam (not AdamW) on the weights alone. The losses contain
     # wd * sum(w^2), the critics' inside their factor 0.5: so the gradient is 2 * wd * w for the actor, wd * w for them.
     actor_groups = [{"params": actor_weights.values(), "weight_decay": 2 * args.weight_decay}, {"params": actor_biases}]
@@ -447,22 +453,24 @@ if __name__ == "__main__":
     log_alpha = torch.zeros((), device=device)
     actor_optimizer = torch.optim.Adam([*actor_groups, {"params": [log_alpha]}], lr=args.learning_rate, fused=True)
     qf_optimizer = torch.optim.Adam(qf_groups, lr=args.learning_rate, fused=True)
+    optimizers = (actor_optimizer, qf_optimizer)
 
     # ---- Run folder; go on from the checkpoint in it, if there is one
-    variant = args.method if args.method == "dense" else f"{args.method}-{args.sparsity:g}"
-    run_dir = Path(args.run_dir or f"runs/{su.run_name(args, 'sac_rigl', variant)}")
-    checkpoint = su.start_run(args, run_dir)
     # A row of the replay memory is [obs, action, next_obs, reward, terminated], so that a batch is one gather.
     row_parts = [obs_dim, action_dim, obs_dim, 1, 1]
-    replay = torch.empty(min(args.buffer_size, args.total_timesteps), sum(row_parts), device=device)
+    replay_shape = (min(args.buffer_size, args.total_timesteps), sum(row_parts))
+    su.check_memory(4 * math.prod(replay_shape), "the replay memory", "--buffer-size", device)
+    variant = args.method if args.method == "dense" else f"{args.method}-{args.sparsity:g}"
+    run_dir = su.start_run(args, "sac_rigl", variant)
+    checkpoint = su.folder_checkpoint(run_dir, args)
+    replay = torch.empty(replay_shape, device=device)
     start, results, timings, turnover, snr = 0, [], [], 0.0, (math.nan, math.nan)
-    stateful = {"actor": actor, "qf": qf, "qf_target": qf_target}
-    stateful |= {"actor_optimizer": actor_optimizer, "qf_optimizer": qf_optimizer}
+    networks = {"actor": actor, "qf": qf, "qf_target": qf_target}
+    parts = {**networks, "actor_optimizer": actor_optimizer, "qf_optimizer": qf_optimizer}
     if checkpoint is not None:
+        su.set_states(parts, checkpoint)
         start, results, timings = checkpoint["step"], checkpoint["results"], checkpoint["timings"]
         turnover, snr = checkpoint["turnover"], checkpoint["snr"]
-        for name, part in stateful.items():
-            part.load_state_dict(checkpoint[name])
         for name, mask in masks.items():
             mask.copy_(checkpoint["masks"][name])
         log_alpha.copy_(checkpoint["log_alpha"])
@@ -470,40 +478,92 @@ if __name__ == "__main__":
         torch.set_rng_state(checkpoint["rng"])
         if device.type == "cuda" and checkpoint["cuda_rng"] is not None:
             torch.cuda.set_rng_state(checkpoint["cuda_rng"])
-        print(f"resuming {run_dir} at step {start:,}")
+        print(f"resuming at step {start:,}")
+    del checkpoint  # it holds the replay memory once more
+    step = start
 
-    def save(finished: bool = False) -> None:
-        state = {name: part.state_dict() for name, part in stateful.items()}
-        state |= {"args": asdict(args), "finished": finished, "step": step, "results": results, "timings": timings}
-        state |= {"turnover": turnover, "snr": snr, "masks": masks, "log_alpha": log_alpha}
+    def diverged(what: str) -> None:
+        progress.close()
+        kept = "its last checkpoint is kept" if (run_dir / "checkpoint.pt").exists() else "there is no checkpoint yet"
+        su.fail(f"{what} at step {step:,}: the run has diverged, {kept} ({run_dir})", status=1)
+
+    def check_weights() -> None:
+        if not all(p.isfinite().all() for net in (actor, qf) for p in net.parameters()):
+            diverged("weights are not finite")
+
+    def save(finished: bool) -> None:
+        check_weights()
         filled = replay[: 0 if finished else min(step, len(replay))]
-        # clone: torch.save would write all of the memory that a slice belongs to
-        state |= {"replay": filled if len(filled) == len(replay) else filled.clone(), "rng": torch.get_rng_state()}
-        state |= {"cuda_rng": torch.cuda.get_rng_state() if device.type == "cuda" else None}
-        su.save_checkpoint(run_dir / "checkpoint.pt", state)
+        state = {
+            "args": asdict(args),
+            "finished": finished,
+            "step": step,
+            "results": results,
+            "timings": timings,
+            "turnover": turnover,
+            "snr": snr,
+            "masks": masks,
+            "log_alpha": log_alpha,
+            # clone: torch.save would write all of the memory that a slice belongs to
+            "replay": filled if len(filled) == len(replay) else filled.clone(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if device.type == "cuda" else None,
+        }
+        su.save_checkpoint(run_dir / "checkpoint.pt", {**state, **su.get_states(parts)})
 
-    # Ctrl-C and Slurm's SIGTERM take effect between two steps, where the state is consistent.
-    signals = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _frame: signals.append(number))
-    if args.track:
-        import wandb
+    stop = su.StopSignal()
+    writer = su.summary_writer(args, run_dir, start)
+    progress = su.progress_bar(args.total_timesteps, start, "step")
+    watch = su.Stopwatch("act", "env", "sample", "update", "sparsify", "snr", "log", "evaluate", "checkpoint")
 
-        project = {"project": args.wandb_project_name, "entity": args.wandb_entity}
-        wandb.init(**project, name=run_dir.name, config=asdict(args), sync_tensorboard=True)
-    writer = SummaryWriter(str(run_dir), purge_step=start + 1)
-    redraw = 1 if sys.stderr.isatty() else 60  # seconds
-    progress = tqdm(total=args.total_timesteps, initial=start, unit="step", mininterval=redraw)
-
-    actor_parameters, qf_parameters, target_parameters = (list(net.parameters()) for net in (actor, qf, qf_target))
+    actor_parameters, qf_parameters, target_parameters = (list(net.parameters()) for net in networks.values())
     target_entropy = -args.target_entropy_scale * action_dim
     total_updates = args.total_timesteps - args.learning_starts
     prune_begin, sparsify_end = int(0.2 * total_updates), int(0.8 * total_updates)  # appendix A.3
-    eval_envs = make_eval_envs(args.env_id, args.eval_episodes)
+    eval_envs = make_eval_envs(args)
     obs, _ = env.reset(seed=su.seeds(args.seed, start)[0])  # every episode by its first step, so resuming is exact
-    step = start
-    watch = su.Stopwatch("act", "env", "sample", "update", "sparsify", "snr", "log", "evaluate", "checkpoint")
-    for step in range(start + 1, args.total_timesteps + 1):
+    episodic_return = episodic_length = 0
+    while True:
+        # ---- Evaluate what ``step`` steps have taught
+        due = (step > 0 and step % args.eval_interval == 0) or step == args.total_timesteps
+        if due and (not results or results[-1]["step"] < step):
+            check_weights()
+            seeds = su.seeds(args.seed, step, 1, n=args.eval_episodes)
+            returns = stop.interruptible(evaluate, actor, eval_envs, seeds, device)
+            watch.lap("evaluate")
+            if returns is not None:
+                if not np.isfinite(returns).all():
+                    diverged("a return of the evaluation is not finite")
+                sizes = describe_sparsity(actor, qf, masks)
+                results.append(
+                    {
+                        "step": step,
+                        "return_mean": float(returns.mean()),
+                        "return_std": float(returns.std()),
+                        "return_n": len(returns),
+                        **sizes,
+                        "snr_actor": snr[0],
+                        "snr_critic": snr[1],
+                        "turnover": turnover,
+                    }
+                )
+                su.write_csv(run_dir / "results.csv", results)
+                seconds = watch.take()
+                speed = (step - max(start, timings[-1]["step"] if timings else 0)) / max(sum(seconds.values()), 1e-9)
+                timings.append({"step": step, "steps_per_second": speed, **seconds})
+                su.write_csv(run_dir / "timing.csv", timings)
+                log_evaluation(writer, results[-1], su.layer_sparsity(weights, masks), speed)
+                progress.set_postfix_str(f"return {returns.mean():.0f}, sparsity {sizes['sparsity']:.3f}")
+
+        # ---- Checkpoint
+        if stop.signal or (step > start and step % args.checkpoint_interval == 0 and step < args.total_timesteps):
+            save(finished=False)
+            watch.lap("checkpoint")
+        if stop.signal or step == args.total_timesteps:
+            break
+        step += 1
+        progress.update()
+
         # ---- Collect
         if step <= args.learning_starts:
             action = (2 * torch.rand(action_dim) - 1).numpy()
@@ -512,126 +572,101 @@ if __name__ == "__main__":
                 mean, log_std = actor(torch.as_tensor(obs, dtype=torch.float32, device=device))
                 action = torch.tanh(mean + log_std.exp() * torch.randn_like(mean)).cpu().numpy()
         watch.lap("act")
-        next_obs, reward, terminated, truncated, info = env.step(action)
-        row = np.concatenate([obs, action, next_obs, [args.reward_scale * float(reward), terminated]])
+        next_obs, reward, terminated, truncated, _ = env.step(action)
+        row = np.concatenate([obs, action, next_obs, [args.reward_scale * reward, terminated]])
+        if not np.isfinite(row).all():
+            diverged("an observation, action or reward is not finite")
         replay[(step - 1) % len(replay)] = torch.from_numpy(row)
         obs = next_obs
+        episodic_return, episodic_length = episodic_return + reward, episodic_length + 1
         if terminated or truncated:
-            writer.add_scalar("charts/episodic_return", info["episode"]["r"], step)
-            writer.add_scalar("charts/episodic_length", info["episode"]["l"], step)
+            writer.add_scalar("charts/episodic_return", episodic_return, step)
+            writer.add_scalar("charts/episodic_length", episodic_length, step)
+            episodic_return = episodic_length = 0
             obs, _ = env.reset(seed=su.seeds(args.seed, step)[0])
         watch.lap("env")
+        if step <= args.learning_starts:
+            continue
 
-        if step > args.learning_starts:
-            # ---- Learn
-            update = step - args.learning_starts - 1  # gradient steps before this one
-            rewiring = args.method in ("set", "rigl") and update % args.update_interval == 0 and update < sparsify_end
-            batch = replay.index_select(0, torch.randint(min(step, len(replay)), (args.batch_size,), device=device))
-            b_obs, b_action, b_next_obs, b_reward, b_terminated = batch.split(row_parts, dim=1)
-            b_obs_action = batch[:, : obs_dim + action_dim]
-            watch.lap("sample")
+        # ---- Learn
+        update = step - args.learning_starts - 1  # gradient steps before this one
+        rewiring = args.method in ("set", "rigl") and update % args.update_interval == 0 and update < sparsify_end
+        batch = replay.index_select(0, torch.randint(min(step, len(replay)), (args.batch_size,), device=device))
+        b_obs, b_action, b_next_obs, b_reward, b_terminated = batch.split(row_parts, dim=1)
+        b_obs_action = batch[:, : obs_dim + action_dim]
+        watch.lap("sample")
 
-            alpha = log_alpha.exp()
-            target = td_target(actor, qf_target, alpha, b_next_obs, b_reward, b_terminated, args.gamma)
-            noise = torch.randn_like(b_action)
-            # Signal-to-noise ratio of the gradients on this batch (section 7)
-            if args.snr_interval and step % args.snr_interval == 0:
-                snr = gradient_snr(actor, qf, alpha, b_obs, b_obs_action, target, noise)
-                watch.lap("snr")
+        alpha = log_alpha.exp()
+        target = td_target(actor, qf_target, alpha, b_next_obs, b_reward, b_terminated, args.gamma)
+        noise = torch.randn_like(b_action)
+        # Signal-to-noise ratio of the gradients on this batch (section 7)
+        if args.snr_interval and step % args.snr_interval == 0:
+            snr = gradient_snr(actor, qf, alpha, b_obs, b_obs_action, target, noise)
+            watch.lap("snr")
 
-            # Critics
-            q = qf(b_obs_action)
-            qf_losses = critic_loss(q, target).mean(1)
-            qf_optimizer.zero_grad()
-            qf_losses.sum().backward()
-            gradients = {n: qf_weights[n].grad.clone() for n in qf_masks} if rewiring else {}  # dense: RigL's scores
-            su.mask_gradients(qf_weights, qf_masks)  # with its moments zero too, Adam leaves an inactive weight at zero
-            qf_optimizer.step()
+        # Critics
+        q = qf(b_obs_action)
+        qf_losses = critic_loss(q, target).mean(1)
+        qf_optimizer.zero_grad()
+        qf_losses.sum().backward()
+        scores = su.mask_gradients(qf_weights, qf_masks, dense=rewiring)  # then Adam leaves an inactive weight at zero
+        qf_optimizer.step()
 
-            # Actor; backward to its own parameters only, not to the critics'
-            actor_losses, log_prob = actor_loss(*actor(b_obs), noise, qf, alpha, b_obs)
-            actor_optimizer.zero_grad()
-            actor_losses.mean().backward(inputs=actor_parameters)
-            gradients |= {n: actor_weights[n].grad.clone() for n in actor_masks} if rewiring else {}
-            su.mask_gradients(actor_weights, actor_masks)
-            # Entropy coefficient, in the same optimizer: the gradient of -log_alpha * (log pi + target entropy)
-            log_alpha.grad = -(log_prob.detach().mean() + target_entropy)
-            actor_optimizer.step()
+        # Actor; backward to its own parameters only, not to the critics'
+        actor_losses, log_prob = actor_loss(*actor(b_obs), noise, qf, alpha, b_obs)
+        actor_optimizer.zero_grad()
+        actor_losses.mean().backward(inputs=actor_parameters)
+        scores.update(su.mask_gradients(actor_weights, actor_masks, dense=rewiring))
+        # Entropy coefficient, in the same optimizer: the gradient of -log_alpha * (log pi + target entropy)
+        log_alpha.grad = -(log_prob.detach().mean() + target_entropy)
+        actor_optimizer.step()
 
-            with torch.no_grad():
-                torch._foreach_lerp_(target_parameters, qf_parameters, args.tau)
-            watch.lap("update")
+        with torch.no_grad():
+            torch._foreach_lerp_(target_parameters, qf_parameters, args.tau)
+        watch.lap("update")
 
-            # ---- Sparsify
-            if rewiring:  # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, algorithm 1)
-                fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)
-                scores = gradients if args.method == "rigl" else None
-                optimizers = (actor_optimizer, qf_optimizer)
-                turnover = su.rewire(weights, masks, fraction, optimizers, target_weights, scores)
-            elif args.method == "prune" and (
-                update == sparsify_end
-                or (prune_begin <= update < sparsify_end and (update - prune_begin) % args.update_interval == 0)
-            ):  # Gradual magnitude pruning: each layer to its own final density (Zhu & Gupta 2018, equation 1)
-                now = {n: 1 - su.cubic_sparsity(update, prune_begin, sparsify_end, 1 - d) for n, d in densities.items()}
-                new_masks = su.magnitude_masks(weights, now, masks)
-                su.set_masks(weights, masks, new_masks, (actor_optimizer, qf_optimizer), target_weights)
-            watch.lap("sparsify")
+        # ---- Sparsify
+        if update % args.update_interval == 0:
+            check_weights()
+        if rewiring:  # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, algorithm 1)
+            fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)
+            growth = scores if args.method == "rigl" else None  # RigL grows by dense gradients, SET at random
+            turnover = su.rewire(weights, masks, fraction, optimizers, target_weights, growth)
+        elif args.method == "prune" and (
+            update == sparsify_end
+            or (prune_begin <= update < sparsify_end and (update - prune_begin) % args.update_interval == 0)
+        ):  # Gradual magnitude pruning: each layer to its own final density (Zhu & Gupta 2018, equation 1)
+            now = {n: 1 - su.cubic_sparsity(update, prune_begin, sparsify_end, 1 - d) for n, d in densities.items()}
+            new_masks = su.magnitude_masks(weights, now, masks)
+            su.set_masks(weights, masks, new_masks, optimizers, target_weights)
+        watch.lap("sparsify")
 
-            # ---- Log
-            if step % 100 == 0:
-                losses = {"qf1_values": q[0].mean(), "qf2_values": q[1].mean(), "alpha": alpha}
-                losses |= {"qf1_loss": qf_losses[0], "qf2_loss": qf_losses[1], "qf_loss": qf_losses.mean()}
-                losses |= {"actor_loss": actor_losses.mean(), "alpha_loss": alpha.log() * log_alpha.grad}
-                for name, value in losses.items():
-                    writer.add_scalar(f"losses/{name}", value.item(), step)
-                watch.lap("log")
-
-        # ---- Evaluate
-        if step % args.eval_interval == 0 or step == args.total_timesteps:
-            returns = evaluate(actor, eval_envs, su.seeds(args.seed, step, 1, n=args.eval_episodes), device)
-            watch.lap("evaluate")
-            result = {"return_mean": float(returns.mean()), "return_std": float(returns.std())}
-            result["return_n"] = len(returns)
-            result |= {"sparsity": su.sparsity(weights, masks), "sparsity_actor": su.sparsity(actor_weights, masks)}
-            for i in (0, 1):
-                critic, critic_masks = ({n: t[i] for n, t in net.items()} for net in (qf_weights, qf_masks))
-                result[f"sparsity_qf{i + 1}"] = su.sparsity(critic, critic_masks)
-            result["parameters"] = su.count_parameters(masks, actor=actor, qf=qf)
-            result["acting_flops"] = sum(su.flops(actor, torch.zeros(1, obs_dim, device=device), masks, "actor"))
-            result |= {"snr_actor": snr[0], "snr_critic": snr[1], "turnover": turnover}
-            results.append({"step": step, **result})
-            su.write_csv(run_dir / "results.csv", results)
-            for name, value in result.items():
-                if not math.isnan(value):
-                    writer.add_scalar(f"{'eval' if name.startswith('return') else 'sparsity'}/{name}", value, step)
-            for name, value in su.layer_sparsity(weights, masks).items():
-                writer.add_scalar(f"sparsity/layer/{name}", value, step)
-            seconds = watch.take()
-            speed = (step - max(start, timings[-1]["step"] if timings else 0)) / sum(seconds.values())
-            timings.append({"step": step, "steps_per_second": speed, **seconds})
-            su.write_csv(run_dir / "timing.csv", timings)
-            writer.add_scalar("charts/SPS", speed, step)
-            progress.set_postfix_str(f"return {returns.mean():.0f}, sparsity {result['sparsity']:.3f}")
-        progress.update()
-
-        # ---- Checkpoint
-        if signals:
-            break
-        if step % args.checkpoint_interval == 0:
-            save()
-            watch.lap("checkpoint")
+        # ---- Log
+        if step % 100 == 0:
+            losses = {
+                "qf1_values": q[0].mean().item(),
+                "qf2_values": q[1].mean().item(),
+                "qf1_loss": qf_losses[0].item(),
+                "qf2_loss": qf_losses[1].item(),
+                "qf_loss": qf_losses.mean().item(),
+                "actor_loss": actor_losses.mean().item(),
+                "alpha": alpha.item(),
+                "alpha_loss": (alpha.log() * log_alpha.grad).item(),
+            }
+            if not all(map(math.isfinite, losses.values())):
+                diverged("a loss is not finite")
+            for name, value in losses.items():
+                writer.add_scalar(f"losses/{name}", value, step)
+            watch.lap("log")
 
     progress.close()
     writer.close()
-    if signals:
-        save()
+    if stop.signal and step < args.total_timesteps:
         print(f"stopped at step {step:,}; the same command goes on from there ({run_dir})")
-        raise SystemExit(128 + signals[0])
+        raise SystemExit(128 + stop.signal)
     save(finished=True)
     last = [row["return_mean"] for row in results[-max(1, len(results) // 10) :]]
     print(f"final score (mean of the last {len(last)} of {len(results)} evaluations): {np.mean(last):.1f} ({run_dir})")
     if args.capture_video:
         print("drawing one episode")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        record_video(actor, args.env_id, args.seed, device, run_dir / "videos" / f"step-{step}.gif")
+        stop.interruptible(record_video, actor, args, device, run_dir / "videos" / f"step-{step}.gif")

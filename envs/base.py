@@ -79,7 +79,6 @@ class RunsVectorEnv(VectorEnv):
         self.single_observation_space, self.single_action_space = observation_space, action_space
         self.observation_space = batch_space(observation_space, self.num_envs)
         self.action_space = batch_space(action_space, self.num_envs)
-        self._limit = self.max_episode_steps or np.inf
         self._elapsed = np.zeros(self.num_envs, np.int64)  # steps of each row's episode so far
         self._ended = np.zeros(self.num_envs, bool)  # the frozen rows: none in SAME_STEP
         self._ready = False  # was there a reset, or a state set?
@@ -128,7 +127,7 @@ class RunsVectorEnv(VectorEnv):
         live = ~self._ended
         rewards, terminated = self._step(actions, live)
         self._elapsed += live
-        truncated, obs, infos = self._elapsed >= self._limit, self._observations(), {}
+        truncated, obs, infos = self._at_limit(), self._observations(), {}
         ended = terminated | truncated
         if not self.autoreset:
             self._ended = ended
@@ -142,7 +141,10 @@ class RunsVectorEnv(VectorEnv):
     def _go_on(self, elapsed: list[int], terminated: ndarray) -> None:
         """The last part of ``set_state``: steps of each row's episode so far, and is it over, bool [num_envs]?"""
         self._elapsed, self._ready = np.array(elapsed, np.int64), True
-        self._ended = (terminated | (self._elapsed >= self._limit)) & (not self.autoreset)
+        self._ended = (terminated | self._at_limit()) & (not self.autoreset)
+
+    def _at_limit(self) -> ndarray:
+        return self._elapsed >= (self.max_episode_steps or np.inf)
 
     def _check_reset(self) -> None:
         if not self._ready:

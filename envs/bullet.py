@@ -8,7 +8,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import gymnasium as gym
 from gymnasium.envs.registration import WrapperSpec
@@ -26,7 +26,8 @@ def quiet() -> Iterator[None]:
     try:
         yield
     finally:
-        ctypes.CDLL(None).fflush(None)  # what C still holds in its buffer would come out later
+        with suppress(TypeError, OSError):  # Windows has no library of this process
+            ctypes.CDLL(None).fflush(None)  # what C still holds in its buffer would come out later
         for number, descriptor in kept.items():
             os.dup2(descriptor, number)
             os.close(descriptor)
@@ -44,19 +45,16 @@ except ImportError as error:
     ) from error
 
 
-class QuietFirstReset(gym.Wrapper):
-    """The first reset connects to the physics server, which prints."""
+class ResetOnce(gym.Wrapper):
+    """The first reset connects to the physics server, which prints, and loads the robot, whose first episode can differ
+    from the same later by the last bit (Ant). So it is not the user's."""
 
-    connected = False
-
-    def reset(self, **kwargs):
-        if self.connected:
-            return self.env.reset(**kwargs)
-        self.connected = True
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
         with quiet():
-            return self.env.reset(**kwargs)
+            env.reset(seed=0)
 
 
 for spec in gym.registry.values():
     if "BulletEnv" in spec.id:
-        spec.additional_wrappers = (WrapperSpec("QuietFirstReset", f"{__name__}:QuietFirstReset", {}),)
+        spec.additional_wrappers = (WrapperSpec("ResetOnce", f"{__name__}:ResetOnce", {}),)

@@ -23,7 +23,7 @@ package's defaults: with probability 0.1 the last action is done once more inste
 step of an episode, the last action of the episode before); Asterix, Seaquest and SpaceInvaders become harder while
 they last; nothing is truncated. Freeway is over after 2,501 steps, which is called terminated as in the package,
 though its observations do not show the time. Other games can go on without end if they are played well:
-``max_steps`` truncates episodes.
+``max_episode_steps`` truncates episodes.
 """
 
 from typing import Any
@@ -75,7 +75,7 @@ def environment_seeds(seed: int, envs_per_run: int) -> list[int]:
 class MinAtarVectorEnv(RunsVectorEnv):
     """Environments of one game. Observations are uint8 [num_envs, C, 10, 10].
 
-    ``sticky_action_prob`` and ``difficulty_ramping`` are the package's options. ``max_steps`` truncates episodes.
+    ``sticky_action_prob`` and ``difficulty_ramping`` are the package's options; ``max_episode_steps`` truncates.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -88,19 +88,19 @@ class MinAtarVectorEnv(RunsVectorEnv):
         autoreset: bool = True,
         sticky_action_prob: float = 0.1,
         difficulty_ramping: bool = True,
-        max_steps: int | None = None,
+        max_episode_steps: int | None = None,
         render_mode: str | None = None,
     ):
         if not 0 <= sticky_action_prob <= 1:
             raise ValueError(f"sticky_action_prob must be between 0 and 1, not {sticky_action_prob}")
-        if max_steps is not None and max_steps < 1:
-            raise ValueError(f"max_steps must be None or at least 1, not {max_steps}")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps must be None or at least 1, not {max_episode_steps}")
         spec = gym.spec(env_id)
         game = minatar.Environment(spec.kwargs["game"])  # never played: it knows the sizes of the spaces
         minimal = spec.kwargs["use_minimal_action_set"]
         self._actions = np.array(game.minimal_action_set() if minimal else range(game.num_actions()))
         spaces = Box(0, 1, (game.n_channels, 10, 10), np.uint8), Discrete(len(self._actions))
-        super().__init__(spec, runs, envs_per_run, autoreset, *spaces, max_steps, render_mode)
+        super().__init__(spec, runs, envs_per_run, autoreset, *spaces, max_episode_steps, render_mode)
         options = {"sticky_action_prob": sticky_action_prob, "difficulty_ramping": difficulty_ramping}
         self._games = [minatar.Environment(spec.kwargs["game"], **options) for _ in range(self.num_envs)]
         self._obs = np.zeros(self.observation_space.shape, np.uint8)

@@ -73,6 +73,13 @@ class FirstEpisode(gym.Wrapper):
         return self.last_obs, reward, terminated, truncated, info
 
 
+class ScalarReward(gym.RewardWrapper):
+    """Rewards as numbers, also where a task gives an array of one."""
+
+    def reward(self, reward) -> float:
+        return float(np.asarray(reward).item())
+
+
 def make(
     env_id: str,
     runs: int,
@@ -82,6 +89,7 @@ def make(
     processes: bool = False,
     render: bool = False,
     matrix_seeds: Sequence[int] | None = None,
+    max_episode_steps: int | None = None,
 ) -> VectorEnv:
     """runs * envs_per_run environments, each in a process of its own with ``processes``.
 
@@ -92,8 +100,10 @@ def make(
     has no end. ALE/* ids are ALE's vector environment with four stacked grey frames of 84 x 84 bytes and sticky
     actions, but without random no-ops, fire resets, ends of episodes at the loss of a life and clipped rewards; all
     others are gymnasium's.
-    Raises ValueError, in one line, if there is no such task or its observations are neither vectors nor pictures, or
-    its actions neither Discrete nor Box.
+
+    Episodes end after ``max_episode_steps``; without it the task's own limit holds, and there must be one.
+    Raises ValueError, in one line, if there is no such task or limit, if its observations are neither vectors nor
+    pictures, or if its actions are neither Discrete nor a vector of floats within bounds.
     """
     n, mode = runs * envs_per_run, AutoresetMode.NEXT_STEP if next_step else AutoresetMode.SAME_STEP
     drawn = {"render_mode": "rgb_array"} if render else {}
@@ -107,12 +117,15 @@ def make(
         elif env_id.startswith("MinAtar/"):
             from envs import minatar
 
-            vector = minatar.make_vec(env_id, runs, envs_per_run, not next_step, max_steps=10_000, **drawn)
+            vector = minatar.make_vec(env_id, runs, envs_per_run, not next_step, **drawn)
+            vector.max_episode_steps = 10_000
         elif env_id.startswith("ALE/"):
             from ale_py.vector_env import AtariVectorEnv  # its import also registers the ids
 
             game = {"game": gym.spec(env_id).kwargs["game"], "repeat_action_probability": 0.25, "noop_max": 0}
             game |= {"use_fire_reset": False, "episodic_life": False, "reward_clipping": False}
+            if max_episode_steps:
+                game["max_num_frames_per_episode"] = 4 * max_episode_steps
             vector = AtariVectorEnv(num_envs=n, autoreset_mode=mode, **game)
         else:
             if "Bullet" in env_id:
@@ -125,10 +138,13 @@ def make(
             ):  # gymnasium would take "CartPole" for its newest version
                 raise gym.error.NameNotFound("there is no such task.")
             workers = "async" if processes else "sync"
-            wrappers = [FirstEpisode] if first_episode else []
+            wrappers = [FirstEpisode, ScalarReward] if first_episode else [ScalarReward]
+            drawn |= {"max_episode_steps": max_episode_steps}
             vector = gym.make_vec(env_id, n, workers, {"autoreset_mode": mode}, wrappers=wrappers, **drawn)
-            if processes:  # they inherit the program's handlers of signals, so nothing else ends them at its exit
-                atexit.register(vector.close)
+            if processes:  # the program may end within a step
+                atexit.register(vector.close, terminate=True)
+            if max_episode_steps is None and vector.spec.max_episode_steps is None:
+                raise ValueError(f"{env_id} has no time limit, so an episode might never end: give --max-episode-steps")
     except (gym.error.Error, ImportError) as error:
         text = str(error).replace("\n", " ")
         if not isinstance(error, gym.error.DependencyNotInstalled | ImportError) and "Did you mean" not in text:
@@ -140,12 +156,21 @@ def make(
     if vector.metadata["autoreset_mode"] == AutoresetMode.DISABLED:
         vector = NextStep(vector)
     assert vector.metadata["autoreset_mode"] == mode
+    if isinstance(vector.unwrapped, RunsVectorEnv) and max_episode_steps:
+        vector.unwrapped.max_episode_steps = max_episode_steps
     obs_space, action_space = vector.single_observation_space, vector.single_action_space
     if not isinstance(obs_space, gym.spaces.Box) or len(obs_space.shape) not in (1, 3):
-        raise ValueError(f"{env_id}: the observations must be vectors or pictures, not {obs_space}")
-    if not isinstance(action_space, gym.spaces.Discrete | gym.spaces.Box):
-        raise ValueError(f"{env_id}: the actions must be Discrete or Box, not {action_space}")
+        raise ValueError(f"{env_id}: the observations must be vectors or pictures, not {_line(obs_space)}")
+    floats = isinstance(action_space, gym.spaces.Box) and action_space.dtype.kind == "f"
+    vectors = floats and len(action_space.shape) == 1 and bool((action_space.low < action_space.high).all())
+    if not isinstance(action_space, gym.spaces.Discrete) and not vectors:
+        what = _line(action_space)
+        raise ValueError(f"{env_id}: the actions must be Discrete or a vector of floats (Box), not {what}")
     return vector
+
+
+def _line(space: gym.Space) -> str:
+    return " ".join(str(space).split())  # numpy writes large bounds in several lines
 
 
 def reset(vector: VectorEnv, seeds: list[int]) -> np.ndarray:
@@ -159,9 +184,12 @@ def reset(vector: VectorEnv, seeds: list[int]) -> np.ndarray:
 
 
 def to_rows(action: np.ndarray, space: gym.Space) -> np.ndarray:
-    """Actions of runs [R, N] or [R, N, dim] as the vector environment takes them: a row each, within the bounds."""
+    """Actions of runs [R, N], numbers from 0, or [R, N, dim] as the vector environment takes them: a row each, within
+    the bounds. NaN, of a run that has diverged, becomes the lower bound: no simulator should get it."""
     action = action.reshape(-1, *space.shape)
-    return np.clip(action, space.low, space.high) if isinstance(space, gym.spaces.Box) else action
+    if isinstance(space, gym.spaces.Discrete):
+        return action + space.start
+    return np.fmin(np.fmax(action, space.low), space.high)
 
 
 def last_observations(obs: np.ndarray, ended: np.ndarray, info: dict) -> np.ndarray:
@@ -202,11 +230,31 @@ def play(
         if frames is not None:
             draw(obs)
         obs, reward, terminated, truncated, _ = vector.step(to_rows(act(obs), vector.single_action_space))
-        returns += reward * running
+        returns += np.where(running, reward, 0)  # a NaN that comes later does not count either
         running &= ~(terminated | truncated)
     if frames is not None:
         draw(obs)
     return returns.reshape(len(seeds), -1)
+
+
+def retest(
+    eval_envs: VectorEnv,
+    act: Callable[[np.ndarray], np.ndarray],
+    seeds: list[int],
+    episodes: int,
+    env_id: str,
+    task: dict,
+) -> np.ndarray:
+    """Returns [R, episodes] of new episodes, by ``play``. Where a step of many environments costs little more than that
+    of one, as in those of this folder, up to 100 of each run play at once, made with ``task``, further arguments of
+    ``make``; simulators are slow and large, and so the ``eval_envs`` play as often as it takes."""
+    vector = eval_envs
+    if isinstance(eval_envs.unwrapped, RunsVectorEnv):
+        vector = make(env_id, len(seeds), min(episodes, 100), **task)
+    parts = -(-episodes * len(seeds) // vector.num_envs)
+    keys = [np.random.SeedSequence(seed).generate_state(parts) for seed in seeds]
+    returns = [play(vector, act, [int(key[part]) for key in keys]) for part in range(parts)]
+    return np.concatenate(returns, 1)[:, :episodes]
 
 
 def record(
@@ -214,18 +262,18 @@ def record(
     act: Callable[[np.ndarray], np.ndarray],
     file: Path,
     seed: int = 1,
-    matrix_seeds: Sequence[int] | None = None,
     alive: np.ndarray | None = None,
+    **task,
 ) -> None:
     """One episode to its end as a gif: every second frame, or all of a task with 10 or fewer in a second. Where
-    drawing is not possible, says so. ``alive`` is that of ``play``."""
+    drawing is not possible, says so. ``alive`` is that of ``play``, ``task`` further arguments of ``make``."""
     import imageio.v3 as imageio
 
-    if not os.environ.get("DISPLAY"):
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
-        vector, frames = make(env_id, 1, 1, next_step=True, render=True, matrix_seeds=matrix_seeds), []
+        vector, frames = make(env_id, 1, 1, next_step=True, render=True, **task), []
         play(vector, act, [seed], frames, alive)
         rate = vector.metadata.get("render_fps", 50)
         every = 2 if rate > 10 else 1

@@ -1,5 +1,6 @@
 """What the tests of several scripts share: running them, reading what they write, and two toy tasks."""
 
+import ast
 import contextlib
 import csv
 import io
@@ -7,8 +8,10 @@ import runpy
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -38,13 +41,36 @@ class Done:
 
 def run_here(script: Path, flags: str, status: int = 0) -> Done:
     """The script in this process, which saves seconds of imports and knows the toy tasks."""
+    return _start(lambda: runpy.run_path(str(script), run_name="__main__"), script, flags, status)
+
+
+def run_main(module: ModuleType, flags: str, status: int = 0) -> Done:
+    """The same of a script that is imported: its last block alone, which uses what a test has patched in it."""
+    script = Path(module.__file__)
+    block = ast.parse(script.read_text()).body[-1]
+    code = compile(ast.Module(block.body, []), str(script), "exec")
+
+    def start() -> dict[str, Any]:
+        names = vars(module)
+        before = dict(names)
+        try:
+            exec(code, names)
+            return dict(names)
+        finally:
+            names.clear()
+            names.update(before)
+
+    return _start(start, script, flags, status)
+
+
+def _start(start: Callable[[], dict[str, Any]], script: Path, flags: str, status: int) -> Done:
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers], list(sys.path), list(sys.argv)
     out, err, got, variables = io.StringIO(), io.StringIO(), 0, {}
     sys.argv = [str(script), *flags.split()]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            variables = runpy.run_path(str(script), run_name="__main__")
+            variables = start()
     except SystemExit as end:
         got = end.code or 0
     finally:
@@ -53,9 +79,14 @@ def run_here(script: Path, flags: str, status: int = 0) -> Done:
             signal.signal(number, handler)
         torch.set_flush_denormal(False)
         while su._locks:  # a process that ends gives them up
-            su._locks.pop().close()
+            su._locks.pop().release()
     assert got == status, out.getvalue() + err.getvalue()
     return Done(out.getvalue(), err.getvalue(), variables)
+
+
+def said(text: str) -> str:
+    """What is in tyro's box, or in lines, as one line."""
+    return " ".join(text.replace("│", " ").split())
 
 
 def read_csv(file: Path) -> list[dict[str, str]]:
@@ -65,6 +96,12 @@ def read_csv(file: Path) -> list[dict[str, str]]:
 
 def ticket(folder: Path, round_: int, condition: str, seed: int = 1) -> dict:
     return su.load_ticket(folder / "tickets" / f"round{round_:02}_{condition}_seed{seed}.pt")
+
+
+def plain(parameters: dict[str, torch.Tensor], folder: Path) -> dict[str, torch.Tensor]:
+    """Parameters {"actor.layers.0.weight": ...} of one network for an nn.Sequential, by way of a ticket's file."""
+    su.save_ticket(folder / "plain.pt", {}, initial={}, best=parameters)
+    return su.load_ticket(folder / "plain.pt", dense=True)["best"]["actor"]
 
 
 class Counter(gym.Env):
@@ -86,25 +123,84 @@ class Counter(gym.Env):
         return np.full(1, 10 * self.k + self.t, np.float32), 1.0, end and self.k % 2 == 1, end and self.k % 2 == 0, {}
 
 
-class Bytes(Counter):
-    """The same with observations of six bytes up to 200, at random."""
+class Toy(gym.Env):
+    """Episodes of ``length`` steps of reward 1, or without an end. ``actions`` are those of all such environments."""
 
-    observation_space = gym.spaces.Box(0, 200, (6,), np.uint8)
+    actions: list[Any] = []
+
+    def __init__(self, obs_space: gym.Space, action_space: gym.Space, reward: Any = 1.0, length: float = np.inf):
+        self.observation_space, self.action_space, self.reward, self.length = obs_space, action_space, reward, length
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        return self.np_random.integers(201, size=6, dtype=np.uint8), {}
+        self.observation_space.seed(seed)
+        self.t = 0
+        return self.observation_space.sample(), {}
 
     def step(self, action):
-        return self.np_random.integers(201, size=6, dtype=np.uint8), *super().step(action)[1:]
+        self.t += 1
+        self.actions.append(action)
+        return self.observation_space.sample(), self.reward, self.t == self.length, False, {}
+
+
+FOUR, TWO = gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
+TOYS = {  # all but the first end after 3 steps
+    "Endless-v0": {"obs_space": FOUR, "action_space": TWO},
+    "Matrix-v0": {"obs_space": FOUR, "action_space": gym.spaces.Box(-1, 1, (3, 1))},
+    "Integers-v0": {"obs_space": FOUR, "action_space": gym.spaces.Box(-1, 1, (2,), np.int64)},
+    "FromFive-v0": {"obs_space": FOUR, "action_space": gym.spaces.Discrete(2, start=5), "reward": np.ones(1)},
+    "Pixels-v0": {"obs_space": gym.spaces.Box(0, 255, (4, 84, 84), np.uint8), "action_space": TWO},
+    "Photo-v0": {"obs_space": gym.spaces.Box(0, 255, (96, 96, 3), np.uint8), "action_space": TWO},
+    "Three-v0": {"obs_space": FOUR, "action_space": gym.spaces.Discrete(3)},
+    "Floats-v0": {"obs_space": FOUR, "action_space": gym.spaces.Box(-1, 1, (2,))},
+}
 
 
 def register_toys() -> None:
-    """Counter-v0, Bytes-v0, and ShortPendulum-v0, whose episodes are 20 steps."""
-    gym.register("Counter-v0", entry_point=Counter)
-    gym.register("Bytes-v0", entry_point=Bytes)
+    """Counter-v0, those of ``TOYS``, and ShortPendulum-v0, whose episodes are 20 steps."""
+    gym.register("Counter-v0", entry_point=Counter, max_episode_steps=100)
     pendulum = "gymnasium.envs.classic_control:PendulumEnv"
     gym.register("ShortPendulum-v0", entry_point=pendulum, max_episode_steps=20)
+    for name, kwargs in TOYS.items():
+        endless = name == "Endless-v0"
+        kwargs = kwargs if endless else {**kwargs, "length": 3}
+        limit = None if endless else 100
+        gym.register(name, Toy, kwargs=kwargs, max_episode_steps=limit, disable_env_checker=True)
+
+
+def tiny_actor(n_in: int, n_out: int, scale: float = 1.0, log_std: float | None = None) -> dict[str, torch.Tensor]:
+    """Parameters of one with a hidden layer of 16 units, drawn from normal distributions."""
+    sizes, generator, actor = (n_in, 16, n_out), torch.Generator().manual_seed(0), {}
+    for i in range(2):
+        actor[f"layers.{i}.weight"] = scale * torch.randn(sizes[i], sizes[i + 1], generator=generator)
+        actor[f"layers.{i}.bias"] = 0.1 * torch.randn(1, sizes[i + 1], generator=generator)
+    return actor if log_std is None else {"log_std": torch.full((1, n_out), log_std), **actor}
+
+
+def save_mask(
+    file: Path, alive: Any, dim: int = 4, env_id: str = "CartPole-v1", seed: int = 1, **contents: Any
+) -> Path:
+    """A ticket of a network for ``dim`` inputs, of which only those in ``alive`` have weights."""
+    masks = {"actor.layers.0.weight": torch.zeros(dim, 5)}
+    masks["actor.layers.0.weight"][alive, 1] = 1
+    result = {**su.describe_ticket(masks, "actor.layers.0.weight", contents.get("inputs")), "seed": seed}
+    ticket = {"result": result, "script": "ppo_imp", "obs_shape": [dim], "inputs": None, "args": {"env_id": env_id}}
+    su.save_ticket(file, masks, **{**ticket, **contents})
+    return file
+
+
+def save_teacher(file: Path, env_id: str, actor: dict[str, torch.Tensor], n_in: int = 4, **contents: Any) -> Path:
+    """A ticket as ppo_imp.py writes it, with this actor; dqn_imp.py's have args["end_e"]."""
+    ticket = {
+        "best": {f"actor.{name}": tensor for name, tensor in actor.items()},
+        "script": "ppo_imp",
+        "args": {"env_id": env_id},
+        "obs_shape": [n_in],
+        "inputs": None,
+        "result": {"seed": 1},
+    }
+    su.save_ticket(file, {}, **{**ticket, **contents})
+    return file
 
 
 register_toys()

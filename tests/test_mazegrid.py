@@ -1,17 +1,13 @@
-"""envs/mazegrid.py: the rules at hand-made positions, and the environments of many runs against the single one."""
+"""envs/mazegrid.py: the rules at hand-made positions, and the environments of many runs against the single one. What
+they share with others is in test_vector.py."""
 
-import io
-from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from envs.mazegrid import (
     BEST_RETURN,
@@ -75,25 +71,6 @@ def some_actions(steps: int, n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(4, size=(steps, n))
 
 
-def play(envs: MazeGridVectorEnv, actions: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Step through ``actions`` [steps, num_envs]; what every step returns, final observations last."""
-    for action in actions:
-        *arrays, infos = envs.step(action)
-        mask = infos.get("_final_obs", np.zeros(envs.num_envs, bool))
-        yield *arrays, mask, np.where(mask[:, None], infos.get("final_obs", arrays[0]), arrays[0])
-
-
-def assert_same(left: Any, right: Any) -> int:
-    """That two plays agree bit for bit; returns in how many steps an episode ended."""
-    ends = 0
-    for a, b in zip(left, right, strict=True):
-        for x, y in zip(a, b, strict=True):
-            assert x.dtype == y.dtype
-            np.testing.assert_array_equal(x, y)
-        ends += (a[2] | a[3]).any()
-    return ends
-
-
 def picture_of(obs: np.ndarray) -> list[str]:
     """The layout's symbols in an observation of object maps."""
     maps = obs.reshape(SHAPE)
@@ -102,7 +79,7 @@ def picture_of(obs: np.ndarray) -> list[str]:
     return ["".join("Pab$@.#"[what] for what in row) for row in cells]
 
 
-# ---- The map and its encodings -------------------------------------------------------------------------------------
+# ---- The map and its encodings ---------------------------------------------------------------------------------------
 
 
 def test_the_map_has_the_sizes_and_counts_of_the_paper():
@@ -183,7 +160,8 @@ def test_each_run_has_the_matrix_of_its_seed_in_all_episodes():
     assert not np.array_equal(obs[0], obs[2])
 
 
-# ---- The rules, at hand-made positions -----------------------------------------------------------------------------
+# ---- The rules, at hand-made positions -------------------------------------------------------------------------------
+
 
 # Enemy a is in row 3 and moves from column 8 to 9 in step 2, to 10 in step 4, is in 12 after step 8, in 11 after 10.
 # Enemy b is in row 6 and moves from column 14 to 13 in step 2. The numbers are agent's cell, steps made, action and
@@ -264,7 +242,7 @@ def test_the_walk_collects_all_coins():
     assert (total, step) == (BEST_RETURN, 105)
 
 
-# ---- Many runs -----------------------------------------------------------------------------------------------------
+# ---- Many runs -------------------------------------------------------------------------------------------------------
 
 
 @every_task
@@ -316,20 +294,6 @@ def test_any_state_looks_the_same_stepped_to_and_placed(env_id):
         assert again.dtype == obs.dtype
 
 
-@every_task
-def test_a_run_among_others_is_the_run_alone(env_id):
-    together = make(env_id, 5, 3)
-    first, _ = together.reset(seed=1)
-    actions = some_actions(300, 15)
-    history = list(play(together, actions))
-    for r in (0, 4):
-        alone = make(env_id, 1, 3, matrix_seeds=[r])
-        rows = slice(r * 3, (r + 1) * 3)
-        np.testing.assert_array_equal(alone.reset(seed=[99])[0], first[rows])  # nothing is random
-        mine = ([array[rows] for array in step] for step in history)
-        assert assert_same(mine, play(alone, actions[:, rows])) > 0
-
-
 def test_the_time_limit_truncates_and_starts_again_with_each_episode():
     envs = make("MazeGrid-v0", 1, 2)
     envs.reset()
@@ -340,28 +304,6 @@ def test_the_time_limit_truncates_and_starts_again_with_each_episode():
         ends += [(t, row, bool(terminated[row])) for row in np.flatnonzero(terminated | truncated)]
     assert ends == [(20, 1, True), (200, 0, False), (220, 1, False), (400, 0, False)]
     assert envs.get_state()["elapsed"] == [10, 190]
-
-
-@every_task
-def test_without_autoreset_ended_rows_are_frozen(env_id):
-    envs, resetting = make(env_id, 2, 3, autoreset=False), make(env_id, 2, 3)
-    np.testing.assert_array_equal(envs.reset()[0], resetting.reset()[0])
-    actions = some_actions(220, 6)
-    actions[:105, 0], actions[:200, 1] = WALK, CAUGHT[:200]
-    done, last = np.zeros(6, bool), {}
-    for a, b in zip(play(envs, actions), play(resetting, actions), strict=True):
-        obs, rewards, terminated, truncated, has_final, _ = a
-        assert not has_final.any()
-        np.testing.assert_array_equal(rewards[done], 0)
-        for row in np.flatnonzero(done):
-            np.testing.assert_array_equal(np.r_[obs[row], terminated[row], truncated[row]], last[row])
-        first_end = ~done & b[4]
-        np.testing.assert_array_equal(obs[~done], b[5][~done])
-        for ours, theirs in zip(a[1:4], b[1:4], strict=True):
-            np.testing.assert_array_equal(ours[~done], theirs[~done])
-        last |= {row: np.r_[obs[row], terminated[row], truncated[row]] for row in np.flatnonzero(first_end)}
-        done |= terminated | truncated
-    assert done.all() and terminated[:2].all() and truncated.any()
 
 
 def test_having_changed_places_stays_terminated_when_frozen():
@@ -378,59 +320,7 @@ def test_having_changed_places_stays_terminated_when_frozen():
         assert (rewards.item(), terminated.item(), truncated.item()) == (0, True, False)
 
 
-def test_a_mask_resets_the_chosen_rows():
-    envs = make("MazeGrid-v0", 2, 2, autoreset=False)
-    first, _ = envs.reset()
-    for t in range(110):
-        obs, _, terminated, _, _ = envs.step(np.array([WALK[min(t, 104)], CAUGHT[t], UP, CAUGHT[t]]))
-    assert terminated.tolist() == [True, True, False, True]
-    again, infos = envs.reset(options={"reset_mask": np.array([True, False, False, True])})
-    assert infos == {}
-    np.testing.assert_array_equal(again[[0, 3]], first[[0, 3]])
-    np.testing.assert_array_equal(again[[1, 2]], obs[[1, 2]])
-    assert envs.get_state()["elapsed"] == [0, 20, 110, 0]
-    _, _, terminated, _, _ = envs.step(np.full(4, UP))
-    assert terminated.tolist() == [False, True, False, False]
-    np.testing.assert_array_equal(envs.reset()[0], first)  # without a mask, all rows are live again
-    assert not envs.step(np.full(4, UP))[2].any()
-
-
-@every_task
-@pytest.mark.parametrize("autoreset", [True, False])
-def test_a_saved_state_goes_on_bit_for_bit(env_id, autoreset):
-    envs = make(env_id, 2, 2, autoreset)
-    envs.reset()
-    actions = some_actions(330, 4)
-    actions[:20, 0] = CAUGHT[:20]
-    list(play(envs, actions[:30]))
-    file = io.BytesIO()
-    state = envs.get_state()
-    torch.save(state, file)
-    file.seek(0)
-    loaded = torch.load(file, weights_only=True)
-    assert loaded == state
-    restored = make(env_id, 2, 2, autoreset)
-    restored.set_state(loaded)
-    assert assert_same(play(envs, actions[30:]), play(restored, actions[30:])) > 0
-    assert restored.get_state() == envs.get_state() != state
-    assert loaded == state  # stepping does not write into what was saved
-
-
-@every_task
-def test_what_was_returned_is_never_written_again(env_id):
-    envs = make(env_id, 1, 3)
-    kept, copies = [], []
-    obs, _ = envs.reset()
-    for step in [(obs,), *play(envs, some_actions(210, 3))]:
-        kept.append(step)
-        copies.append([array.copy() for array in step])
-    assert any(step[4].any() for step in kept[1:])
-    for step, copy in zip(kept, copies, strict=True):
-        for x, y in zip(step, copy, strict=True):
-            np.testing.assert_array_equal(x, y)
-
-
-# ---- gymnasium -----------------------------------------------------------------------------------------------------
+# ---- gymnasium -------------------------------------------------------------------------------------------------------
 
 
 @every_task
@@ -445,49 +335,17 @@ def test_the_single_environment_passes_the_checks_of_gymnasium(env_id):
 
 
 @every_task
-def test_it_is_a_vector_environment_of_gymnasium(env_id):
-    envs = make(env_id, 3, 2)
-    theirs = gym.make_vec(env_id, num_envs=6, vectorization_mode="sync")
-    assert isinstance(envs, gym.vector.VectorEnv)
-    for name in ("num_envs", "observation_space", "action_space", "single_observation_space", "single_action_space"):
-        assert getattr(envs, name) == getattr(theirs, name)
-    assert (envs.spec.id, envs.max_episode_steps, envs.unwrapped) == (env_id, 200, envs)
-    assert envs.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
-    assert make(env_id, 3, 2, autoreset=False).metadata["autoreset_mode"] == AutoresetMode.DISABLED
-    obs, _ = envs.reset(seed=0)
-    theirs.reset(seed=0)
-    actions = envs.action_space.sample()
-    step, their_step = envs.step(actions), theirs.step(actions)
-    for array, like in zip((obs, *step[:4]), (obs, *their_step[:4]), strict=True):
-        assert (array.dtype, array.shape) == (like.dtype, like.shape)
-        assert array.flags.c_contiguous
-    assert envs.observation_space.contains(obs) and envs.observation_space.contains(step[0])
-    envs.close()
-
-
-@every_task
 def test_gymnasium_makes_the_vector_environment_too(env_id):
     options = {"matrix_seed": 8} if "Entangled" in env_id else {}
     theirs, ours = gym.make_vec(env_id, num_envs=3, **options), make(env_id, 1, 3, matrix_seeds=[8])
-    assert type(theirs) is type(ours) and theirs.spec.id == env_id
+    assert type(theirs) is type(ours) and theirs.spec.id == env_id and ours.max_episode_steps == 200
     np.testing.assert_array_equal(theirs.reset(seed=4)[0], ours.reset()[0])
-    actions = some_actions(210, 3)
-    assert assert_same(play(theirs, actions), play(ours, actions)) > 0
+    for action in some_actions(210, 3):
+        for one, other in zip(theirs.step(action)[:4], ours.step(action)[:4], strict=True):
+            np.testing.assert_array_equal(one, other)
     short = gym.make_vec(env_id, num_envs=1, max_episode_steps=3)
     short.reset()
     assert [short.step(np.array([UP]))[3].item() for _ in range(6)] == [False, False, True] * 2
-
-
-def test_wrappers_of_gymnasium_see_whole_episodes():
-    envs = RecordEpisodeStatistics(make("MazeGrid-v0", 1, 2))
-    envs.reset(seed=0)
-    seen = []
-    for t in range(210):
-        infos = envs.step(np.array([WALK[t % 105], UP]))[-1]
-        if "episode" in infos:
-            done = infos["_episode"]
-            seen += zip(infos["episode"]["l"][done].tolist(), infos["episode"]["r"][done].tolist(), strict=True)
-    assert seen == [(105, 42), (200, 0), (105, 42)]
 
 
 def test_pictures_and_text():
@@ -524,53 +382,19 @@ def test_pictures_and_text():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="MazeGrid-v1.*MazeGrid-v0, MazeGridRGB-v0, MazeGridEntangled-v0"):
         make_vec("MazeGrid-v1", 1, 1)
-    for sizes in ((0, 4), (4, 0), (-1, 1)):
-        with pytest.raises(ValueError, match="at least 1"):
-            make_vec("MazeGrid-v0", *sizes)
     with pytest.raises(ValueError, match="render_mode"):
         make_vec("MazeGrid-v0", 1, 1, render_mode="human")
     with pytest.raises(ValueError, match="needs matrix_seeds, one for each run"):
         make_vec("MazeGridEntangled-v0", 2, 1)
     with pytest.raises(ValueError, match="3 matrix_seeds for 2 runs"):
         make_vec("MazeGridEntangled-v0", 2, 1, matrix_seeds=[1, 2, 3])
+    with pytest.raises(ResetNeeded):
+        make("MazeGrid-v0", 3, 2).render()
     single = gym.make("MazeGrid-v0")
     single.reset()
-    envs = make("MazeGrid-v0", 3, 2)
-    for call in (lambda: envs.step(np.zeros(6, np.int64)), envs.get_state, envs.render):
-        with pytest.raises(ResetNeeded):
-            call()
-    with pytest.raises(ResetNeeded):
-        envs.reset(options={"reset_mask": np.ones(6, bool)})
-    for seeds in ([1, 2], [1, 2, 3, 4], []):
-        with pytest.raises(ValueError, match=f"{len(seeds)} seeds for 3 runs"):
-            envs.reset(seed=seeds)
-    for seed in (1.5, [1, 2, 3.5]):
-        with pytest.raises(TypeError):
-            envs.reset(seed=seed)
-    for seed in (None, 0, np.int64(6), [6, 7, 8], np.arange(6, 9)):
-        envs.reset(seed=seed)
-    before = envs.get_state()
-    with pytest.raises(ValueError, match="reset_mask"):
-        envs.reset(options={"low": -0.1})
-    for mask in (np.ones(5, bool), np.ones(6)):
-        with pytest.raises(ValueError, match=r"bool \[6\]"):
-            envs.reset(options={"reset_mask": mask})
-    with pytest.raises(ValueError, match="seed"):
-        envs.reset(seed=0, options={"reset_mask": np.ones(6, bool)})
-    for actions in (np.zeros(5, np.int64), np.zeros((6, 1), np.int64), 1):
-        with pytest.raises(ValueError, match=r"shape \[6\]"):
-            envs.step(actions)
     for action in (4, -1):
         with pytest.raises(ValueError, match="below 4 and not negative"):
-            envs.step(np.full(6, action))
-        with pytest.raises(ValueError, match="below 4 and not negative"):
             single.step(action)
-    with pytest.raises(IndexError):
-        envs.step(np.zeros(6))
-    for other in (make("MazeGridRGB-v0", 3, 2), make("MazeGrid-v0", 3, 1)):
-        with pytest.raises(ValueError, match=r"'MazeGrid-v0', 6"):
-            other.set_state(before)
-    assert envs.get_state() == before  # nothing of this had an effect
 
 
 # ---- What a network sees ---------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import os
-import runpy
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import sac_rigl
 import torch
+from helpers import run_here
 from sac_rigl import Actor, Args, Critics
 
 import sparse_utils as su
@@ -43,6 +43,24 @@ def run(flags: str, status: int = 0, cwd: Path | None = None) -> subprocess.Comp
 def read_csv(folder: Path, name: str = "results.csv") -> list[dict[str, float]]:
     with (folder / name).open() as stream:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+
+
+class ThreeSteps(gym.Env):
+    """Episodes of three steps that end by termination (odd episodes) or by the time limit (even ones); obs = [t]."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = gym.spaces.Box(-2, 2, (1,), np.float32)
+    episode = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.episode = 0, self.episode + 1
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        end = self.t == 3
+        return np.full(1, self.t, np.float32), 1.0, end and self.episode % 2 == 1, end and self.episode % 2 == 0, {}
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +159,11 @@ def test_finished_checkpoint_holds_no_replay(runs):
 def test_evaluate_prints_and_writes_nothing(runs, tmp_path):
     before = sorted(runs["rigl"].iterdir())
     out = run(f"--evaluate {runs['rigl']}/checkpoint.pt --eval-episodes 4", cwd=tmp_path).stdout
-    assert out.startswith("Pendulum-v1, 4 episodes: mean -") and "IQM" in out and "95% interval" in out
+    assert out.startswith("Pendulum-v1, --seed 1, 4 episodes: mean -") and "IQM" in out and "95% interval" in out
     assert len(out.splitlines()) == 1
     assert sorted(runs["rigl"].iterdir()) == before and not list(tmp_path.iterdir())
     other = run(f"--evaluate {runs['rigl']}/checkpoint.pt --eval-episodes 4 --seed 9", cwd=tmp_path).stdout
-    assert other.startswith("Pendulum-v1, 4 episodes") and other != out
+    assert other.startswith("Pendulum-v1, --seed 9, 4 episodes") and other != out
 
 
 # ---- Same results again, interrupted or not --------------------------------------------------------------------------
@@ -196,41 +214,149 @@ def test_interrupt_writes_a_checkpoint_and_says_how_to_go_on(tmp_path, number):
     assert [row["step"] for row in read_csv(tmp_path / "run")] == [200, 400, 600, 800]
 
 
-def test_threads_of_checkpoint_do_not_matter_to_identity(tmp_path):
-    args = Args()
-    assert su.run_name(args, "sac_rigl", "x") == su.run_name(Args(threads=7, cuda=False, run_dir="y"), "sac_rigl", "x")
-    assert su.run_name(args, "sac_rigl", "x") != su.run_name(Args(tau=0.01), "sac_rigl", "x")
+def test_threads_and_device_do_not_matter_to_identity():
+    identity = su.identity(vars(Args()))
+    assert identity == su.identity(vars(Args(threads=7, cuda=False, run_dir="y")))
+    assert identity != su.identity(vars(Args(tau=0.01)))
 
 
-# ---- Bad input: one line, status 2, nothing written ------------------------------------------------------------------
+def test_a_signal_ends_an_evaluation_which_is_then_made_up_for(runs, tmp_path):
+    """The episodes of Pendulum take long enough for a signal within the evaluation after step 400."""
+    flags = f"{SMALL} --width-scale 0.25 --method rigl --run-dir {tmp_path / 'run'}"
+    code = (
+        "import os, runpy, signal, sys; import numpy as np\n"
+        "from gymnasium.vector import SyncVectorEnv\n"
+        "step, count = SyncVectorEnv.step, [0]\n"
+        "def one(self, action):\n"
+        "    count[0] += 1\n"
+        "    if count[0] == 300: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return step(self, action)\n"
+        "SyncVectorEnv.step = one\n"
+        f"sys.argv = {[str(SCRIPT), *flags.split()]!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGTERM and "stopped at step 400" in done.stdout, done.stderr
+    assert [row["step"] for row in read_csv(tmp_path / "run")] == [200]
+    run(flags)
+    assert (tmp_path / "run/results.csv").read_bytes() == (runs["rigl"] / "results.csv").read_bytes()
+
+
+def test_an_endless_evaluation_ends_with_a_signal(tmp_path):
+    """Within a second or two."""
+    flags = f"{SMALL} --max-episode-steps 100000000 --width-scale 0.1 --run-dir {tmp_path / 'run'}"
+    process = subprocess.Popen(command(flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "run").glob("events.*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    time.sleep(3)  # 200 random steps take less than that
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=10)
+    assert process.returncode == 128 + signal.SIGINT and "stopped at step 200" in out
+
+
+# ---- Runs that diverge -----------------------------------------------------------------------------------------------
+
+
+class Poisoned(gym.Env):
+    """Rewards become nan after so many steps of the process."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        Poisoned.steps += 1
+        reward = np.array([math.nan if Poisoned.steps > 250 else 1.0])  # an array of one, as some tasks give
+        return np.zeros(2, np.float32), reward, False, False, {"episode": "the task's own"}
+
+
+TINY = "--total-timesteps 400 --learning-starts 50 --eval-interval 400 --eval-episodes 1 --batch-size 8 --threads 1"
+TINY += " --width-scale 0.1 --checkpoint-interval 100 --snr-interval 0"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nan_rewards_end_the_run_with_one_line(tmp_path, method):
+    gym.register("Poisoned-v0", entry_point=Poisoned, max_episode_steps=10)
+    Poisoned.steps = 0
+    flags = f"--env-id Poisoned-v0 {TINY} --method {method} --run-dir {tmp_path / 'run'}"
+    err = run_here(SCRIPT, flags.replace("--width-scale 0.1", "") if method == "small" else flags, status=1).stderr
+    assert "error: an observation, action or reward is not finite at step 251" in err and "is kept" in err
+    checkpoint = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    assert checkpoint["step"] == 200 and checkpoint["replay"].isfinite().all()
+
+
+@pytest.mark.parametrize("method", ["dense", "rigl"])
+def test_weights_that_diverge_end_the_run_with_one_line(tmp_path, method):
+    flags = f"--env-id Pendulum-v1 {TINY} --learning-rate 1e30 --method {method} --run-dir {tmp_path / 'run'}"
+    err = run_here(SCRIPT, flags, status=1).stderr
+    assert "not finite at step" in err and not (tmp_path / "run/checkpoint.pt").exists()
+
+
+# ---- Bad input: status 2, nothing written ----------------------------------------------------------------------------
+
+
+class Odd(ThreeSteps):
+    def __init__(self, space: gym.Space):
+        self.action_space = space
+
+
+def box(low: float, high: float, *shape: int, dtype=np.float32) -> gym.spaces.Box:
+    return gym.spaces.Box(np.full(shape, low, dtype), np.full(shape, high, dtype), dtype=dtype)
+
+
+SPACES = {
+    "Rows-v0": box(-1, 1, 1, 3),
+    "Columns-v0": box(-1, 1, 3, 1),
+    "Scalar-v0": box(-1, 1),
+    "Infinite-v0": box(-np.inf, np.inf, 2),
+    "Equal-v0": box(1, 1, 2),
+    "Integers-v0": box(-1, 1, 2, dtype=np.int64),
+}
+for name, space in SPACES.items():
+    gym.register(name, entry_point=Odd, kwargs={"space": space}, max_episode_steps=9)
+gym.register("Unlimited-v0", entry_point=ThreeSteps)
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--sparsity 1.0", "--sparsity must be in [0, 1), not 1.0"),
-        ("--critic-sparsity -0.1", "--critic-sparsity must be in [0, 1), not -0.1"),
-        ("--env-id CartPole-v1", "CartPole-v1 has actions Discrete(2)"),
+        *((f"--env-id {name}", f"within finite bounds; {name} has Box") for name in SPACES),
+        ("--env-id CartPole-v1", "CartPole-v1 has Discrete(2)"),
+        ("--env-id Unlimited-v0", "Unlimited-v0 has no time limit"),
         ("--env-id HalfCheeta-v5", "Did you mean: `HalfCheetah`?"),
-        ("--env-id NoSuchTask-v0", "NoSuchTask"),
+        ("--sparsity 1.0", "--sparsity must be in [0, 1), not 1.0"),
         ("--sparsity 0.1 --actor-share 0.9", "it can be from 0.2637 to 0.3747"),
-        ("--actor-share 0.5 --actor-sparsity 0.5", "--actor-share sets both sparsities"),
         ("--actor-share 0.5 --method dense", "--actor-share does not go with --method dense"),
         ("--total-timesteps 500", "--total-timesteps 500 ends before --learning-starts 10000"),
-        ("--seed -1", "--seed must be 0 or more"),
-        ("--snr-interval -5", "--snr-interval must be 0 or more"),
-        ("--eval-interval 0", "--eval-interval must be above 0"),
         ("--run-dir /dev/null/x", "cannot use /dev/null/x as a run folder"),
-        ("--actor-sparsity 0.5 --method dense", "do not go with --method dense"),
+        ("--buffer-size 10000000000 --total-timesteps 10000000000", "a smaller --buffer-size takes less"),
         ("--evaluate nowhere.pt", "cannot read nowhere.pt as a checkpoint: No such file"),
         (f"--evaluate {__file__}", f"cannot read {__file__} as a checkpoint: it is damaged, or another program's"),
-        (f"--evaluate {EXPERT}", "is no checkpoint of sac_rigl.py"),
+        (f"--evaluate {EXPERT}", "is no checkpoint of this version of sac_rigl.py"),
     ],
 )
-def test_bad_input_gets_one_line(flags, message, tmp_path):
-    err = run(flags, status=2, cwd=tmp_path).stderr
-    assert message in err and len(err.splitlines()) == 1
+def test_bad_input_is_said_before_anything_is_written(flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    err = " ".join(run_here(SCRIPT, flags, status=2).stderr.replace("│", " ").split())
+    assert message in err and "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_task_in_the_current_folder(tmp_path):
+    """--env-id my_envs:Line-v0, also with --evaluate, and a time limit where it has none."""
+    (tmp_path / "my_envs.py").write_text(
+        "import gymnasium as gym\nfrom gymnasium.envs.classic_control import PendulumEnv\n"
+        "gym.register('Line-v0', entry_point=PendulumEnv)\n"
+    )
+    flags = f"--env-id my_envs:Line-v0 --max-episode-steps 7 {TINY} --run-dir run"
+    assert "final score" in run(flags, cwd=tmp_path).stdout
+    out = run("--evaluate run/checkpoint.pt --eval-episodes 2", cwd=tmp_path).stdout
+    assert out.startswith("my_envs:Line-v0, --seed 1, 2 episodes")
 
 
 def test_damaged_checkpoint_and_missing_package(runs, tmp_path):
@@ -340,64 +466,31 @@ def test_target_bootstraps_at_a_time_limit_and_not_at_an_end():
     assert y[1] != 1
 
 
-class ThreeSteps(gym.Env):
-    """Episodes of three steps that end by termination (odd episodes) or by the time limit (even ones); obs = [t]."""
-
-    observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
-    action_space = gym.spaces.Box(-2, 2, (1,), np.float32)
-    episode = 0
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.t, self.episode = 0, self.episode + 1
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action):
-        self.t += 1
-        end = self.t == 3
-        return np.full(1, self.t, np.float32), 1.0, end and self.episode % 2 == 1, end and self.episode % 2 == 0, {}
-
-
-@pytest.fixture
-def run_here(monkeypatch):
-    """Run the script in this process and return its variables, to look at what no file shows."""
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-
-    def run_script(flags: str) -> dict:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *flags.split()])
-        return runpy.run_path(str(SCRIPT), run_name="__main__")
-
-    yield run_script
-    signal.signal(signal.SIGINT, handlers[0])
-    signal.signal(signal.SIGTERM, handlers[1])
-    torch.set_flush_denormal(False)
-
-
-def test_what_lands_in_the_replay_memory(tmp_path, run_here):
+def test_what_lands_in_the_replay_memory(tmp_path):
     """Each stored next_obs is the episode's own, the last one too, and terminated marks true ends only."""
-    gym.register("ThreeSteps-v0", entry_point=ThreeSteps)
+    gym.register("ThreeSteps-v0", entry_point=ThreeSteps, max_episode_steps=9)
     flags = "--env-id ThreeSteps-v0 --total-timesteps 36 --learning-starts 30 --eval-interval 36 --eval-episodes 2"
     flags += f" --batch-size 4 --threads 1 --reward-scale 0.5 --no-cuda --run-dir {tmp_path / 'run'}"
-    obs, action, next_obs, reward, terminated = run_here(flags)["replay"].T
+    obs, action, next_obs, reward, terminated = run_here(SCRIPT, flags).variables["replay"].T
     t = torch.arange(36)
     assert torch.equal(obs, t % 3.0) and torch.equal(next_obs, t % 3 + 1.0)
     assert (reward == 0.5).all() and (action.abs() <= 1).all()
     assert torch.equal(terminated, ((t % 3 == 2) & (t // 3 % 2 == 0)).float())
 
 
-def test_a_full_replay_memory_overwrites_the_oldest(tmp_path, run_here):
-    gym.register("ThreeSteps-v1", entry_point=ThreeSteps)
+def test_a_full_replay_memory_overwrites_the_oldest(tmp_path):
+    gym.register("ThreeSteps-v1", entry_point=ThreeSteps, max_episode_steps=9)
     flags = "--env-id ThreeSteps-v1 --total-timesteps 36 --learning-starts 30 --eval-interval 36 --eval-episodes 2"
     flags += f" --batch-size 4 --threads 1 --buffer-size 5 --no-cuda --run-dir {tmp_path / 'run'}"
-    replay = run_here(flags)["replay"]
+    replay = run_here(SCRIPT, flags).variables["replay"]
     assert replay[:, 0].tolist() == [t % 3 for t in (35, 31, 32, 33, 34)]
 
 
-def test_targets_stay_out_of_autograd(tmp_path, run_here):
+def test_targets_stay_out_of_autograd(tmp_path):
     """A Polyak step that autograd records would hold on to every step before it."""
     flags = "--env-id Pendulum-v1 --total-timesteps 60 --learning-starts 50 --eval-interval 60 --eval-episodes 2"
     flags += f" --batch-size 4 --threads 1 --width-scale 0.1 --no-cuda --run-dir {tmp_path / 'run'}"
-    variables = run_here(flags)
+    variables = run_here(SCRIPT, flags).variables
     assert all(p.is_leaf and not p.requires_grad for p in variables["qf_target"].parameters())
     assert variables["log_alpha"].is_leaf and not variables["log_alpha"].requires_grad
 
@@ -447,7 +540,7 @@ BULLET = ["HalfCheetahBulletEnv-v0", "HopperBulletEnv-v0", "Walker2DBulletEnv-v0
 
 
 def steps_of(env_id: str) -> None:
-    env = sac_rigl.make_env(env_id)
+    env = sac_rigl.make_env(Args(env_id=env_id))
     assert env.action_space.low.min() == -1 and env.action_space.high.max() == 1
     obs, _ = env.reset(seed=1)
     for _ in range(5):
