@@ -683,37 +683,6 @@ def overlap_matrix(masks: Sequence[Weights]) -> Tensor:
     return 1 - (size[:, None] + size - 2 * both) / flat.shape[1]
 
 
-class EarlyBird:
-    """Says when masks no longer change. In any script, every few episodes or epochs::
-
-        early_bird = EarlyBird(threshold=0.1)
-        ...
-        masks = prune_ticket(weights, masks_of_ones, fraction)
-        if early_bird.update(masks):
-            apply_masks(weights, masks)
-
-    The newest of ``window`` masks is compared with all older ones: 2 with distances below the threshold are those of
-    Dimofte (2023), and ``EarlyBird(0.1, window=5, strict=False)``, at or below it, those of You et al. (2020). The same
-    threshold is not equally strict for all fractions: random masks differ at 2P(1 - P). ``distance`` is the largest of
-    the last comparison, nan before there are enough masks.
-    """
-
-    def __init__(self, threshold: float = 0.1, window: int = 2, strict: bool = True):
-        if window < 2:
-            raise ValueError(f"window must be at least 2 masks, not {window}")
-        self.threshold, self.window, self.strict = threshold, window, strict
-        self.history: list[Masks] = []
-        self.distance = math.nan
-
-    def update(self, masks: Weights) -> bool:
-        """Take a new mask; has the ticket emerged?"""
-        self.history = [*self.history[1 - self.window :], {name: mask.clone() for name, mask in masks.items()}]
-        if len(self.history) < self.window:
-            return False
-        self.distance = max(mask_distance(masks, older) for older in self.history[:-1])
-        return self.distance < self.threshold if self.strict else self.distance <= self.threshold
-
-
 def save_ticket(file: Path, masks: Weights, **contents: Any) -> None:
     """Masks, a bit for each weight, and whatever else belongs to the ticket: tensors and plain Python."""
     packed = {name: torch.from_numpy(np.packbits(mask.cpu().numpy().astype(bool))) for name, mask in masks.items()}

@@ -451,36 +451,3 @@ def test_random_masks_differ_at_2p_1_minus_p(fraction):
     one, other = ({"a": torch.randn(200, 500, generator=torch.Generator().manual_seed(seed))} for seed in (1, 2))
     distance = su.mask_distance(*(su.prune_ticket(w, ones(w), fraction) for w in (one, other)))
     assert distance == pytest.approx(2 * fraction * (1 - fraction), abs=0.005)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    flips=st.lists(st.integers(0, 20), min_size=1, max_size=12),
-    window=st.integers(2, 5),
-    strict=st.booleans(),
-    threshold=st.sampled_from([0.05, 0.1, 0.2, 0.5]),
-)
-def test_early_bird_against_brute_force(flips, window, strict, threshold):
-    """Masks of 20 weights, each a number of flips away from the one before."""
-    generator, mask, seen = torch.Generator().manual_seed(sum(flips)), torch.ones(20), []
-    early_bird = su.EarlyBird(threshold, window, strict)
-    for n in flips:
-        mask = mask.clone()
-        where = torch.randperm(20, generator=generator)[:n]
-        mask[where] = 1 - mask[where]
-        seen.append(mask.tolist())
-        older = seen[-window:-1]
-        differing = [sum(a != b for a, b in zip(mask.tolist(), other, strict=True)) / 20 for other in older]
-        agree = all(d < threshold if strict else d <= threshold for d in differing)
-        assert early_bird.update({"a": mask.view(4, 5)}) == (len(seen) >= window and agree)
-        assert len(seen) < window or early_bird.distance == max(differing)
-
-
-def test_early_bird_keeps_no_reference_to_the_masks():
-    early_bird, mask = su.EarlyBird(), torch.ones(10)
-    early_bird.update({"a": mask})
-    mask.zero_()
-    assert math.isnan(early_bird.distance)
-    assert not early_bird.update({"a": mask}) and early_bird.distance == 1
-    with pytest.raises(ValueError, match="window"):
-        su.EarlyBird(window=1)
