@@ -960,6 +960,8 @@ def start_run(args: Any, script: str, variant: str, reads: Sequence[Path] = ()) 
     try:
         config = _read_config(config_file)
         contents = {file.name for file in folder.iterdir()} if folder.exists() else set()
+        if config is not None and config.get("script", script) != script:
+            fail(f"{folder} holds a run of {config['script']}.py, so choose another --run-dir; nothing was touched")
         if config is None and contents - {".lock", ".config.json.tmp"}:
             fail(f"{folder} is not empty and has no config.json of a run, so it is no run folder; nothing was touched")
         folder.mkdir(parents=True, exist_ok=True)
@@ -977,8 +979,6 @@ def start_run(args: Any, script: str, variant: str, reads: Sequence[Path] = ()) 
             config = {"script": script, "format": FORMAT, "args": asdict(args), "command": sys.argv, **_versions()}
             config |= {"reads": digests, "resumed": []}
             write_json(config_file, config)
-        if config.get("script", script) != script:
-            fail(f"{folder} holds a run of {config['script']}.py; --fresh would start it over")
         if config.get("format") != FORMAT:
             fail(f"{folder} holds a run of another version of {script}.py: finish it there, or start over with --fresh")
         there, now = identity(config["args"]), identity(asdict(args))

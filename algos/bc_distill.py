@@ -103,7 +103,7 @@ class Args:
     teacher: str = ""  # a ticket of ppo_imp.py or dqn_imp.py; default algos/experts/ENV_ID.pt, with - for /
     rounds: int = 20  # pruning rounds after the dense round 0; with more than before a run goes on
     max_episode_steps: int | None = None  # time limit of an episode, in steps; default the task's own
-    run_dir: str = ""  # folder to write to
+    run_dir: str = ""  # folder to write to; default one of its own in runs/
     fresh: bool = False  # delete what is in the run folder and start over
     eval_interval: int = 0  # updates between evaluations; 0 = a tenth of --updates
     eval_episodes: int = 20  # episodes per evaluation; default by task

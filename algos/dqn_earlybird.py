@@ -115,7 +115,7 @@ class Args:
     repetitions: int = 10  # runs of each kind
     seed: int = 1  # the first repetition's; the others count on from it
     max_episode_steps: int | None = None  # time limit of an episode, in steps; default the task's own
-    run_dir: str = ""  # folder to write to
+    run_dir: str = ""  # folder to write to; default one of its own in runs/
     fresh: bool = False  # delete what is in the run folder and start over
     checkpoint_interval: int = 5_000  # steps of each run between checkpoints: the most that a kill can cost
     threads: int = 1  # threads that update runs side by side; results do not depend on it

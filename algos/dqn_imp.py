@@ -111,7 +111,7 @@ class Args:
     total_timesteps: int = 5_000_000  # environment steps of a run in each round; default by task
     rounds: int = 20  # pruning rounds after the dense round 0; with more than before a run goes on
     max_episode_steps: int | None = None  # time limit of an episode, in steps; default the task's own
-    run_dir: str = ""  # folder to write to
+    run_dir: str = ""  # folder to write to; default one of its own in runs/
     fresh: bool = False  # delete what is in the run folder and start over
     eval_interval: int = 0  # environment steps of a run between evaluations; 0 = a tenth of --total-timesteps
     eval_episodes: int = 20  # episodes per evaluation; default by task

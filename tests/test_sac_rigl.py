@@ -25,6 +25,7 @@ import sparse_utils as su
 SCRIPT = Path(sac_rigl.__file__)
 EXPERT = SCRIPT.parent / "experts/CartPole-v1.pt"
 METHODS = ["dense", "small", "prune", "static", "set", "rigl"]
+REWIRING = ("set", "rigl")
 # 600 gradient steps on Pendulum, whose episodes are 200 steps
 SMALL = "--env-id Pendulum-v1 --total-timesteps 800 --learning-starts 200 --eval-interval 200 --eval-episodes 3"
 SMALL += " --snr-interval 400 --batch-size 64 --threads 1 --no-cuda --update-interval 50"
@@ -112,7 +113,7 @@ def test_sparsity_over_training(runs, method):
     assert sparsities == sorted(sparsities)
     if method == "prune":
         assert 0 < sparsities[1] < sparsities[2] < 0.9
-    assert (max(row["turnover"] for row in rows) > 0) == (method in ("set", "rigl"))
+    assert (max(row["turnover"] for row in rows) > 0) == (method in REWIRING)
 
 
 def test_small_matches_the_parameters_of_the_sparse_agent():

@@ -909,7 +909,7 @@ def test_start_run_refuses_a_foreign_folder(start, tmp_path, capsys, files, fres
 
 def test_what_belongs_to_another_run_is_refused(start, tmp_path, capsys):
     """A config.json of another script or format, a checkpoint of another run, one that is damaged or none, a file that
-    the run reads with other contents: each gets one line, changes nothing, and --fresh starts over."""
+    the run reads with other contents: each gets one line, and but for the first --fresh starts over."""
     file, teacher = tmp_path / "run/checkpoint.pt", tmp_path / "teacher.pt"
     teacher.write_text("of then")
 
@@ -921,7 +921,6 @@ def test_what_belongs_to_another_run_is_refused(start, tmp_path, capsys):
         "(--learning-rate 0.125 there, 0.0003 now; --sparsity 0.75 there, None now)": lambda: start(
             replace(other, fresh=True), file.parent
         ),
-        "holds a run of dqn_imp.py; ": lambda: edit(script="dqn_imp"),
         "holds a run of another version of sac.py: ": lambda: edit(format=1),
         "checkpoint.pt is not that of the run in this folder; ": lambda: save_step(file.parent, Args(seed=2)),
         "pt is not that of the run": lambda: su.save_checkpoint(file, {"finished": True, "step": 3}),  # before FORMAT 2
@@ -939,6 +938,12 @@ def test_what_belongs_to_another_run_is_refused(start, tmp_path, capsys):
         before = contents(tmp_path)
         assert message in refused(capsys, start, Args(), file.parent, "sac", (teacher,))
         assert contents(tmp_path) == before
+    edit(script="dqn_imp")  # hours of another script's work: not even with --fresh
+    before = contents(tmp_path)
+    for fresh in (False, True):
+        err = refused(capsys, start, Args(fresh=fresh), file.parent, "sac", (teacher,))
+        assert "holds a run of dqn_imp.py, so choose another --run-dir" in err
+    assert contents(tmp_path) == before
 
 
 def test_start_run_survives_a_kill_while_it_starts(start, tmp_path, monkeypatch):
