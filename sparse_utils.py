@@ -251,15 +251,29 @@ def _top_k(scores: Tensor, k: int) -> Tensor:
     return above | (ties & (ties.cumsum(0) <= k - above.sum()))
 
 
-def random_masks(weights: Weights, densities: Mapping[str, float], generator: torch.Generator | None = None) -> Masks:
-    """Random masks for the layers in ``densities``: of a layer's n weights floor((1 - density) * n) are inactive.
+# CPU generators, so that random numbers do not depend on the device: one for all networks that a weight holds, or one
+# for each, so that a network's numbers do not depend on those beside it. None is PyTorch's own.
+Generators = torch.Generator | Sequence[torch.Generator] | None
 
-    ``generator`` is a CPU generator, so that the masks do not depend on the device.
-    """
+
+def generators(run_seeds: Sequence[int], *key: int) -> list[torch.Generator]:
+    """A generator for each run, from its seed and a key that says what for."""
+    return [torch.Generator().manual_seed(seeds(seed, *key)[0]) for seed in run_seeds]
+
+
+def _uniform(like: Tensor, generator: Generators) -> Tensor:
+    """Random numbers in [0, 1), on the CPU."""
+    if isinstance(generator, Sequence):
+        return torch.stack([torch.rand(like.shape[1:], generator=g) for g in generator])
+    return torch.rand(like.shape, generator=generator)
+
+
+def random_masks(weights: Weights, densities: Mapping[str, float], generator: Generators = None) -> Masks:
+    """Random masks for the layers in ``densities``: of a layer's n weights floor((1 - density) * n) are inactive."""
     masks = {}
     for name, density in densities.items():
         weight = weights[name]
-        scores = _slices(torch.rand(weight.shape, generator=generator), weight)
+        scores = _slices(_uniform(weight, generator), weight)
         n = scores.shape[1]
         n_zeros = math.floor((1 - density) * n + 1e-6)  # 1e-6: in floats (1 - 0.9) * 10 is below 1
         masks[name] = torch.stack([_top_k(row, n - n_zeros) for row in scores]).view_as(weight).to(weight)
@@ -341,6 +355,17 @@ def count_parameters(masks: Weights, **modules: nn.Module) -> int:
     return total - sum(int((masks[name] == 0).sum()) for name in prunable(**modules) if name in masks)
 
 
+def mlp_size(*units: int) -> tuple[int, int]:
+    """Weights and biases of a fully connected network with so many inputs, hidden units, ..., outputs."""
+    return sum(a * b for a, b in zip(units, units[1:], strict=False)), sum(units[1:])
+
+
+def small_width(inputs: int, outputs: int, parameters: float) -> int:
+    """Units of both hidden layers of the dense network whose number of parameters comes nearest: the small dense
+    baseline of Graesser et al. 2022 (section 3)."""
+    return min(range(1, 4096), key=lambda width: abs(sum(mlp_size(inputs, width, width, outputs)) - parameters))
+
+
 def flops(net: nn.Module, example: Tensor, masks: Weights, prefix: str) -> tuple[int, int]:
     """Multiplications and additions of the forward pass of one example; their sum is the FLOPs.
 
@@ -382,8 +407,7 @@ def sparse_init_(weights: Weights, masks: Weights, generator: torch.Generator | 
 
     The weight from input i to unit j is drawn from U(-l, l), l = sqrt(3 / max(1, (fan_in(j) + fan_out(i)) / 2)), where
     the fans count active weights: so does the code of Graesser et al. 2022, whose section 6 speaks of incoming ones
-    only. A layer without a mask gets the usual Glorot-uniform. ``generator`` is a CPU generator, so that the weights
-    do not depend on the device.
+    only. A layer without a mask gets the usual Glorot-uniform.
     """
     for name, weight in weights.items():
         mask = masks[name] if name in masks else torch.ones_like(weight)
@@ -395,7 +419,7 @@ def sparse_init_(weights: Weights, masks: Weights, generator: torch.Generator | 
         fan_in = mask.sum((in_axis, *kernel), keepdim=True)  # of each unit
         fan_out = mask.sum((out_axis, *kernel), keepdim=True)  # of each input
         limit = (3 / ((fan_in + fan_out) / 2).clamp(min=1)).sqrt()
-        uniform = 2 * torch.rand(weight.shape, generator=generator).to(weight) - 1
+        uniform = 2 * _uniform(weight, generator).to(weight) - 1
         weight.copy_(uniform * limit * mask)
 
 
@@ -443,22 +467,22 @@ def rewire(
     optimizers: Sequence[torch.optim.Optimizer] = (),
     targets: Weights = MappingProxyType({}),
     gradients: Weights | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> float:
     """Replace a fraction of the connections of each layer: one step of RigL or of SET, in place.
 
     Of a layer's (or slice's) n active weights the trunc(drop_fraction * n) smallest by magnitude are dropped, and as
     many are grown among all that are then inactive, the just dropped included: those with the largest |gradient|
     (RigL, Evci et al. 2020, algorithm 1; ``gradients`` are dense, from before ``mask_gradients``) or, without
-    ``gradients``, random ones (SET, Mocanu et al. 2018; ``generator`` is a CPU generator). The number of active
-    weights never changes. A grown weight starts at zero with zero moments; one that is dropped and grown again in the
-    same step keeps its value and its moments. ``optimizers`` and ``targets`` are those of ``set_masks``.
+    ``gradients``, random ones (SET, Mocanu et al. 2018). The number of active weights never changes. A grown weight
+    starts at zero with zero moments; one that is dropped and grown again in the same step keeps its value and its
+    moments. ``optimizers`` and ``targets`` are those of ``set_masks``.
 
-    Returns the turnover: the fraction of active connections that are really new. Raises FloatingPointError for NaNs.
+    Returns the ``turnover`` of all networks together. Raises FloatingPointError for NaNs.
     """
     new_masks, grown, active = {}, 0, 0
     for name, mask in masks.items():
-        growth = torch.rand(mask.shape, generator=generator).to(mask) if gradients is None else gradients[name].abs()
+        growth = _uniform(mask, generator).to(mask) if gradients is None else gradients[name].abs()
         rows = _slices(mask != 0, mask)
         new_rows = []
         for old, magnitude, score in zip(rows, _slices(weights[name].abs(), mask), _slices(growth, mask), strict=True):
@@ -471,6 +495,13 @@ def rewire(
         new_masks[name] = torch.stack(new_rows).view_as(mask).to(mask)
     set_masks(weights, masks, new_masks, optimizers, targets)
     return grown / max(active, 1)
+
+
+def turnover(old: Weights, new: Weights) -> Tensor:
+    """Fraction of the active connections of each network that its old masks did not have: [R], for masks with a run
+    axis."""
+    grown = sum(((new[name] > mask).flatten(1).sum(1) for name, mask in old.items()))
+    return grown / sum(mask.flatten(1).sum(1) for mask in new.values()).clamp(min=1)
 
 
 # ---- Lottery tickets -------------------------------------------------------------------------------------------------
@@ -777,6 +808,26 @@ def signal_to_noise(
     per_example = vmap(grad(loss), in_dims=(None, *[0] * len(batch)), chunk_size=chunk_size)(detached, *batch)
     total = sum(float((g.mean(0).abs() / (g.std(0, correction=0) + 1e-10)).sum()) for g in per_example.values())
     return total / sum(p.numel() for p in parameters.values())
+
+
+def dormant_fraction(hidden: Sequence[Tensor], tau: float) -> Tensor:
+    """Fraction of a network's hidden units that are tau-dormant (Sokar et al. 2023, definition 3.1): their mean
+    |activation| over a batch is at most tau times the mean of that over the units of their layer. With tau 0 these are
+    the dead units. ``hidden`` are each layer's activations [..., B, units]; returns [...]."""
+    dormant = []
+    for activations in hidden:
+        size = activations.detach().abs().mean(-2)
+        dormant.append(size <= tau * size.mean(-1, keepdim=True))
+    return torch.cat(dormant, -1).float().mean(-1)
+
+
+def effective_rank(features: Tensor, delta: float = 0.01) -> Tensor:
+    """How many singular values of ``features`` [..., B, units] it takes, the largest first, until their sum is 1 -
+    delta of the sum of all (Kumar et al. 2021, section 3: srank). Returns [...]; 0 if all features are 0."""
+    values = torch.linalg.svdvals(features.detach())
+    share = values.cumsum(-1) / values.sum(-1, keepdim=True).clamp(min=1e-12)
+    rank = (share < 1 - delta).sum(-1) + 1
+    return torch.where(values[..., 0] > 0, rank, 0)
 
 
 def describe_returns(returns: np.ndarray) -> str:
