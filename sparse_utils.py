@@ -607,6 +607,24 @@ def finite_runs(tensors: Weights) -> np.ndarray:
     return torch.stack([t.flatten(1).isfinite().all(1) for t in tensors.values()]).all(0).cpu().numpy()
 
 
+@torch.no_grad()
+def zero_diverged(
+    parameters: Weights, optimizer: torch.optim.Optimizer, targets: Weights = MappingProxyType({})
+) -> list[int]:
+    """Which of the R runs have parameters that are not finite. These become zero, as do their moments and their
+    entries in ``targets``, by the same names: such a run has diverged, and must not stop those beside it."""
+    diverged = np.flatnonzero(~finite_runs(parameters)).tolist()
+    for r in diverged:
+        for name, parameter in parameters.items():
+            parameter[r] = 0
+            for moment in optimizer.state.get(parameter, {}).values():
+                if moment.shape == parameter.shape:  # not Adam's step count
+                    moment[r] = 0
+            if name in targets:
+                targets[name][r] = 0
+    return diverged
+
+
 class Best:
     """The best weights of each of R networks over the evaluations of a round.
 
