@@ -876,8 +876,8 @@ FORMAT = 2  # of config.json and checkpoints. A run of another format cannot go 
 
 def identity(args: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that can change a run's results, as they read back from json: a tuple becomes a list. Where many
-    ``seeds`` train together, ``seed`` is that of --evaluate."""
-    free = FREE_FLAGS | {"seed"} if "seeds" in args else FREE_FLAGS
+    ``seeds`` train together, ``seed`` is that of --evaluate; where there are none, it is the run's."""
+    free = FREE_FLAGS | {"seed" if args.get("seeds") else "seeds"}
     return json.loads(json.dumps({name: value for name, value in args.items() if name not in free}))
 
 
@@ -995,6 +995,37 @@ class StopSignal:
             self._inside = False
 
 
+def run_each_seed(args: Any) -> NoReturn:
+    """Start this program again with each of ``args.seeds`` as its --seed, as many at once as there are cores for, and
+    end with the worst of their statuses. With --run-dir a run's folder is seed{seed} in it. Signals are passed on."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--seeds", nargs="+")
+    parser.add_argument("--run-dir", "--run_dir")
+    _, others = parser.parse_known_args()
+    running, waiting, statuses, signals = [], list(args.seeds), [], []
+
+    def pass_on(number: int, _frame: Any) -> None:
+        signals.append(number)
+        waiting.clear()
+        for process in running:
+            process.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, pass_on)
+    while running or waiting:
+        if waiting and len(running) < max(1, (os.cpu_count() or 1) // max(1, args.threads)):
+            seed = str(waiting.pop(0))
+            folder = ["--run-dir", str(Path(args.run_dir) / f"seed{seed}")] if args.run_dir else []
+            command = [sys.executable, sys.argv[0], *others, "--seed", seed, *folder]
+            # a session of its own: Ctrl-C reaches this program alone, which passes it on
+            running.append(subprocess.Popen(command, env={**os.environ, "TQDM_DISABLE": "1"}, start_new_session=True))
+            print(f"seed {seed} has started")
+        time.sleep(0.1)
+        statuses += [process.returncode for process in running if process.poll() is not None]
+        running[:] = [process for process in running if process.returncode is None]
+    raise SystemExit(128 + signals[0] if signals else max(statuses))
+
+
 def exit_on_signal() -> None:
     """Let Ctrl-C and SIGTERM end the program without a traceback, where there is nothing to save."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -1020,7 +1051,7 @@ def start_run(args: Any, script: str, variant: str, reads: Sequence[Path] = ()) 
     ``args.fresh`` empties it first.
     """
     digest = hashlib.sha1(json.dumps(identity(asdict(args)), sort_keys=True).encode()).hexdigest()[:8]
-    seed = f"{len(args.seeds)}seeds" if hasattr(args, "seeds") else args.seed
+    seed = f"{len(args.seeds)}seeds" if getattr(args, "seeds", ()) else args.seed
     name = f"{args.env_id}__{script}__{variant}__{seed}__{digest}"
     folder = Path(args.run_dir or "runs/" + "".join(c if c.isalnum() or c in "._-" else "-" for c in name))
     config_file = folder / "config.json"

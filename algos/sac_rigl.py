@@ -1,7 +1,7 @@
 """SAC with sparse networks: dense, small-dense, pruning, static, SET and RigL (Graesser, Evci, Elsen, Castro 2022).
 
     python algos/sac_rigl.py --sparsity 0.9                              # RigL on HalfCheetah-v5, 1M steps
-    python algos/sac_rigl.py --method static --env-id Walker2d-v5 --seed 2
+    python algos/sac_rigl.py --method static --env-id Walker2d-v5 --seeds 1 2 3    # a process for each
     python algos/sac_rigl.py --method prune --sparsity 0.95 --dry-run    # show the sparse networks and stop
     python algos/sac_rigl.py --evaluate runs/NAME/checkpoint.pt
 
@@ -12,7 +12,10 @@ Writes the folder ``runs/{env}__sac_rigl__{method}-{sparsity}__{seed}__{hash}``,
     results.csv     a row per evaluation: step; return_mean, return_std, return_n (undiscounted, deterministic policy);
                     sparsity, overall and of actor, qf1, qf2; parameters (active weights and biases of actor and both
                     critics); acting_flops (multiplications and additions of one action); snr_actor, snr_critic
-                    (section 7); turnover (fraction of connections that the last rewiring really replaced)
+                    (section 7); dead_* and dormant_* (fraction of hidden units that are 0- and 0.025-dormant on 1,024
+                    transitions of the replay memory, Sokar et al. 2023) and rank_* (effective rank of the last hidden
+                    layer on these, Kumar et al. 2021) of actor and critic, the mean of both critics; turnover (fraction
+                    of connections that the last rewiring really replaced)
     timing.csv      a row per evaluation: steps per second since the last one and the seconds in each part of the loop
     checkpoint.pt   everything needed to go on: tensors and plain Python only
     events.*        TensorBoard
@@ -87,6 +90,7 @@ class Args:
     # Run
     env_id: str = "HalfCheetah-v5"  # any gymnasium task with Box observations and actions: MuJoCo, Bullet, Pendulum-v1
     seed: int = 1  # seed of everything; with --evaluate, of its episodes
+    seeds: tuple[int, ...] = ()  # instead of --seed: a process, and a run folder, for each, as many at once as cores
     total_timesteps: int = 1_000_000  # environment steps, the initial random ones included
     max_episode_steps: int | None = None  # time limit of an episode, in steps; default the task's own
     run_dir: str = ""  # folder to write to; default runs/{env}__sac_rigl__{method}-{sparsity}__{seed}__{hash}
@@ -135,6 +139,8 @@ class Args:
         su.check_flags(self, "above 0", "eval_interval", "eval_episodes", "checkpoint_interval", "update_interval")
         su.check_flags(self, "above 0", "buffer_size", "batch_size", "learning_starts", "width_scale")
         su.check_flags(self, "above 0", "max_episode_steps")
+        if self.seeds:
+            su.check_flags(self, "0 or more", "seeds")
         su.check_flags(self, "0 or more", "seed", "threads", "snr_interval", "weight_decay", "learning_rate")
         if self.total_timesteps <= self.learning_starts:
             raise ValueError(
@@ -194,11 +200,14 @@ class Actor(nn.Module):
         self.fc2 = nn.Linear(width, width)
         self.fc3 = nn.Linear(width, 2 * action_dim)
 
+    def hidden(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """obs [..., O] -> activations of the hidden layers, [..., width] each."""
+        x = torch.relu_(self.fc1(obs))
+        return x, torch.relu_(self.fc2(x))
+
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """obs [..., O] -> mean and log-std [..., A]."""
-        x = torch.relu_(self.fc1(obs))
-        x = torch.relu_(self.fc2(x))
-        mean, log_std = self.fc3(x).chunk(2, dim=-1)
+        mean, log_std = self.fc3(self.hidden(obs)[-1]).chunk(2, dim=-1)
         return mean, log_std.clamp(-20, 2)
 
 
@@ -211,11 +220,14 @@ class Critics(nn.Module):
         self.fc2 = su.BatchedLinear(2, width, width)
         self.fc3 = su.BatchedLinear(2, width, 1)
 
+    def hidden(self, obs_action: Tensor) -> tuple[Tensor, Tensor]:
+        """obs_action [B, O + A] -> activations of the hidden layers, [2, B, width] each."""
+        x = torch.relu_(self.fc1(obs_action.expand(2, -1, -1)))
+        return x, torch.relu_(self.fc2(x))
+
     def forward(self, obs_action: Tensor) -> Tensor:
         """obs_action [B, O + A] -> Q values [2, B]."""
-        x = torch.relu_(self.fc1(obs_action.expand(2, -1, -1)))
-        x = torch.relu_(self.fc2(x))
-        return self.fc3(x).squeeze(-1)
+        return self.fc3(self.hidden(obs_action)[-1]).squeeze(-1)
 
 
 def network_sparsities(args: Args, n_actor: int, n_critics: int) -> tuple[float, float]:
@@ -238,17 +250,12 @@ def network_widths(args: Args, obs_dim: int, action_dim: int) -> tuple[int, int]
     if args.method != "small" or args.width_scale is not None:
         return width, width
 
-    def count(ends: tuple[int, int], hidden: int) -> tuple[int, int]:
-        """Weights and biases of a network with ends = (inputs, outputs)."""
-        return hidden * (sum(ends) + hidden), 2 * hidden + ends[1]
-
-    networks = (obs_dim, 2 * action_dim), (obs_dim + action_dim, 1)
-    full = [count(ends, width) for ends in networks]
-    sparsities = network_sparsities(args, full[0][0], 2 * full[1][0])
-    wanted = [(1 - sparsity) * n + biases for sparsity, (n, biases) in zip(sparsities, full, strict=True)]
-    return tuple(
-        min(range(1, 4096), key=lambda hidden, e=ends, n=n: abs(sum(count(e, hidden)) - n))
-        for ends, n in zip(networks, wanted, strict=True)
+    n_actor, actor_biases = su.mlp_size(obs_dim, width, width, 2 * action_dim)
+    n_critic, critic_biases = su.mlp_size(obs_dim + action_dim, width, width, 1)
+    actor_sparsity, critic_sparsity = network_sparsities(args, n_actor, 2 * n_critic)
+    return (
+        su.small_width(obs_dim, 2 * action_dim, (1 - actor_sparsity) * n_actor + actor_biases),
+        su.small_width(obs_dim + action_dim, 1, (1 - critic_sparsity) * n_critic + critic_biases),
     )
 
 
@@ -343,10 +350,23 @@ def describe_sparsity(actor: Actor, qf: Critics, masks: su.Masks) -> dict[str, f
     }
 
 
+@torch.no_grad()
+def describe_units(actor: Actor, qf: Critics, obs_action: Tensor) -> dict[str, float]:
+    """Columns of results.csv: how many hidden units do something on obs_action [B, O + A], and how much of it is
+    linearly independent."""
+    obs = obs_action[:, : actor.fc1.in_features]
+    hidden = {"actor": actor.hidden(obs), "critic": qf.hidden(obs_action)}
+    return {
+        **{f"dead_{net}": float(su.dormant_fraction(h, 0).mean()) for net, h in hidden.items()},
+        **{f"dormant_{net}": float(su.dormant_fraction(h, 0.025).mean()) for net, h in hidden.items()},
+        **{f"rank_{net}": float(su.effective_rank(h[-1]).float().mean()) for net, h in hidden.items()},
+    }
+
+
 def log_evaluation(writer: SummaryWriter, row: dict[str, float], layers: dict[str, float], speed: float) -> None:
     """A row of results.csv, the sparsity of each layer and the speed, for TensorBoard."""
     for name, value in row.items():
-        group = "eval" if name.startswith("return") else "snr" if name.startswith("snr") else "sparsity"
+        group = {"return": "eval", "snr": "snr"}.get(name.split("_")[0], "sparsity")
         if name != "step" and not math.isnan(value):
             writer.add_scalar(f"{group}/{name}", value, row["step"])
     for name, value in layers.items():
@@ -406,6 +426,8 @@ if __name__ == "__main__":
     if args.evaluate:
         evaluate_checkpoint(args)
         raise SystemExit(0)
+    if args.seeds and not args.dry_run:
+        su.run_each_seed(args)
     device = su.set_up_torch(args)
 
     # ---- Environment and networks
@@ -535,6 +557,8 @@ if __name__ == "__main__":
                 if not np.isfinite(returns).all():
                     diverged("a return of the evaluation is not finite")
                 sizes = describe_sparsity(actor, qf, masks)
+                rows = np.random.default_rng(su.seeds(args.seed, step, 2)).integers(min(step, len(replay)), size=1024)
+                units = describe_units(actor, qf, replay[torch.from_numpy(rows).to(device), : obs_dim + action_dim])
                 results.append(
                     {
                         "step": step,
@@ -544,6 +568,7 @@ if __name__ == "__main__":
                         **sizes,
                         "snr_actor": snr[0],
                         "snr_critic": snr[1],
+                        **units,
                         "turnover": turnover,
                     }
                 )
