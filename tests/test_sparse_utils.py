@@ -720,6 +720,54 @@ def test_inactive_entries_stay_exactly_zero(method, optimizer, tmp_path):
 # ---- Analysis --------------------------------------------------------------------------------------------------------
 
 
+def test_dormant_units_worked_example():
+    """Definition 3.1 of Sokar et al. 2023. The mean |activations| of the first layer are 0, 0.1, 3.9 and 4: the mean
+    over units is 2, so with tau 0.025 what is at most 0.05 is dormant, with 0.06 what is at most 0.12."""
+    first = torch.tensor([[0.0, 0.1, -3.9, 8.0], [0.0, -0.1, 3.9, 0.0]])
+    second = torch.tensor([[0.0, 1.0], [0.0, 3.0]])
+    assert [round(su.dormant_fraction([first, second], tau).item() * 6, 3) for tau in (0, 0.025, 0.06)] == [2, 2, 3]
+    runs = [torch.stack([first, 0 * first]), torch.stack([second, 0 * second])]
+    torch.testing.assert_close(su.dormant_fraction(runs, 0.06), torch.tensor([0.5, 1.0]))
+
+
+def test_effective_rank_is_that_of_the_singular_values():
+    """Section 3 of Kumar et al. 2021: values of 90, 9 and 1 need two of them for 99%, and three for more."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(n, 3, generator=generator))[0] for n in (20, 5))
+    features = left @ torch.diag(torch.tensor([90.0, 9.0, 1.0])) @ right.T
+    stacked = torch.stack([features, torch.zeros(20, 5), torch.ones(20, 5)])
+    assert su.effective_rank(stacked, 0.02).tolist() == [2, 0, 1]
+    assert su.effective_rank(features, 0.005).item() == 3
+
+
+def test_turnover_counts_what_the_old_masks_did_not_have():
+    old = {"a": torch.tensor([[[1.0, 1, 0, 0]], [[1, 1, 0, 0]]]), "b": torch.tensor([[[1.0, 0]], [[1, 0]]])}
+    new = {"a": torch.tensor([[[1.0, 0, 1, 0]], [[1, 1, 0, 0]]]), "b": torch.tensor([[[0.0, 1]], [[1, 0]]])}
+    torch.testing.assert_close(su.turnover(old, new), torch.tensor([2 / 3, 0]))
+
+
+def test_a_generator_for_each_run_makes_it_independent_of_its_neighbours():
+    def make(seeds: list[int]) -> tuple[su.Masks, dict[str, torch.Tensor]]:
+        net = su.BatchedLinear(len(seeds), 7, 9)
+        weights = su.prunable(net=net)
+        masks = su.random_masks(weights, {"net.weight": 0.4}, su.generators(seeds, 0))
+        su.sparse_init_(weights, masks, su.generators(seeds, 1))
+        su.rewire(weights, masks, 0.5, generator=su.generators(seeds, 2))
+        return masks, weights
+
+    (masks, weights), (alone, its_weights) = make([4, 5, 6]), make([6])
+    for together, one in ((masks, alone), (weights, its_weights)):
+        assert torch.equal(together["net.weight"][2:], one["net.weight"])
+    assert not torch.equal(masks["net.weight"][0], masks["net.weight"][1])
+
+
+def test_small_width_is_the_nearest_count_of_parameters():
+    assert su.mlp_size(17, 256, 256, 12) == (256 * (17 + 256 + 12), 256 + 256 + 12)
+    width = su.small_width(17, 12, 23_190)
+    sizes = {w: abs(sum(su.mlp_size(17, w, w, 12)) - 23_190) for w in (width - 1, width, width + 1)}
+    assert min(sizes, key=sizes.get) == width
+
+
 @pytest.mark.rounding
 @pytest.mark.parametrize("chunk_size", [1, 4, 10, 64])
 def test_signal_to_noise_against_single_examples(chunk_size):
