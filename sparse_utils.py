@@ -608,20 +608,14 @@ def finite_runs(tensors: Weights) -> np.ndarray:
 
 
 @torch.no_grad()
-def zero_diverged(
-    parameters: Weights, optimizer: torch.optim.Optimizer, targets: Weights = MappingProxyType({})
-) -> list[int]:
-    """Which of the R runs have parameters that are not finite. These become zero, as do their moments and their
-    entries in ``targets``, by the same names: such a run has diverged, and must not stop those beside it."""
+def zero_diverged(parameters: Weights, optimizer: torch.optim.Optimizer, *others: Weights) -> list[int]:
+    """Which of the R runs have parameters that are not finite. These become zero, as do their moments and their part of
+    ``others``, such as the parameters of target networks: such a run has diverged, and must not stop those beside
+    it."""
     diverged = np.flatnonzero(~finite_runs(parameters)).tolist()
-    for r in diverged:
-        for name, parameter in parameters.items():
-            parameter[r] = 0
-            for moment in optimizer.state.get(parameter, {}).values():
-                if moment.shape == parameter.shape:  # not Adam's step count
-                    moment[r] = 0
-            if name in targets:
-                targets[name][r] = 0
+    moments = [m for p in parameters.values() for m in optimizer.state.get(p, {}).values() if m.shape == p.shape]
+    for tensor in (*parameters.values(), *moments, *(t for tensors in others for t in tensors.values())):
+        tensor[diverged] = 0
     return diverged
 
 

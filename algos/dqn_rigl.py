@@ -386,9 +386,9 @@ if __name__ == "__main__":
         }
         su.save_checkpoint(run_dir / "checkpoint.pt", {**state, **su.get_states(parts)})
 
-    def check_runs() -> None:
-        """Runs that have diverged: their networks become zero, so that the others can go on."""
-        for r in su.zero_diverged(parameters, optimizer, dict(q_target.named_parameters())):
+    def check_runs(scores: su.Weights) -> None:
+        """Runs that have diverged: their networks and scores become zero, so that the others can go on."""
+        for r in su.zero_diverged(parameters, optimizer, dict(q_target.named_parameters()), scores):
             if args.seeds[r] not in diverged:
                 diverged.append(args.seeds[r])
                 progress.write(f"seed {args.seeds[r]}: diverged before step {step:,}")
@@ -408,7 +408,7 @@ if __name__ == "__main__":
         # ---- Evaluate what ``step`` steps have taught
         due = step % args.eval_interval == 0 or step == args.total_timesteps
         if due and (not results or results[-1]["step"] < step):
-            check_runs()
+            check_runs({})
             episodes = [su.seeds(seed, 4, step)[0] for seed in args.seeds]
             act = policy(q, args.eval_epsilon, episodes)
             returns = stop.interruptible(envs.vector.play, eval_envs, act, episodes)
@@ -514,7 +514,7 @@ if __name__ == "__main__":
 
         # ---- Sparsify
         if update % args.update_interval == 0:
-            check_runs()
+            check_runs(scores)
         if rewiring:  # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, algorithm 1)
             fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)
             growth = scores if args.method == "rigl" else None  # RigL grows by dense gradients, SET at random

@@ -749,7 +749,7 @@ def test_turnover_counts_what_the_old_masks_did_not_have():
 def test_a_generator_for_each_run_makes_it_independent_of_its_neighbours():
     def make(seeds: list[int]) -> tuple[su.Masks, dict[str, torch.Tensor]]:
         net = su.BatchedLinear(len(seeds), 7, 9)
-        weights = su.prunable(net=net)
+        weights = {"net.weight": net.weight}
         masks = su.random_masks(weights, {"net.weight": 0.4}, su.generators(seeds, 0))
         su.sparse_init_(weights, masks, su.generators(seeds, 1))
         su.rewire(weights, masks, 0.5, generator=su.generators(seeds, 2))
