@@ -44,6 +44,9 @@ set_scale() {
     smoke)
         seeds="1" few_seeds="1" envs="Pendulum-v1" tuning_env="Pendulum-v1"
         budget="--total-timesteps 800 --learning-starts 400 --eval-interval 400 --eval-episodes 2 --snr-interval 400"
+        mujoco_ppo="Pendulum-v1" ppo_budget="--total-timesteps 512 --num-steps 256 --num-minibatches 4" ppo_levels=0.9
+        ppo_budget="$ppo_budget --eval-interval 256 --eval-episodes 2"
+        classic_dqn="CartPole-v1" dqn_budget=$budget dqn_levels=0.9
         bullet="HopperBulletEnv-v0" games="MinAtar/Breakout-v1" cartpole_round=01 bullet_round=01 maze_round=01
         rounds="--rounds 1" coarse_rounds="--rounds 1" updates="--updates 40 --transitions 400"
         steps="--total-timesteps 1280 --eval-interval 1280" bullet_steps="$steps --conditions ticket" maze_steps=$steps
@@ -53,6 +56,8 @@ set_scale() {
     small)
         seeds="1 2 3" few_seeds="1 2 3" envs="HalfCheetah-v5" tuning_env="HalfCheetah-v5"
         budget="--total-timesteps 200000" repetitions="--repetitions 3"
+        mujoco_ppo="HalfCheetah-v5" ppo_budget="--total-timesteps 300000" ppo_levels="0.5 0.8 0.9 0.95"
+        classic_dqn="CartPole-v1 Acrobot-v1" dqn_budget="--total-timesteps 50000" dqn_levels="0.8 0.9 0.95 0.99"
         bullet="HopperBulletEnv-v0" games="MinAtar/Breakout-v1 MinAtar/SpaceInvaders-v1"
         rounds="--rounds 15" coarse_rounds="--rounds 5" # each for three of the paper's, as 0.8^3 = 0.512
         bullet_steps="--total-timesteps 300000 --conditions ticket --prune-fraction 0.488" bullet_round=03
@@ -63,6 +68,8 @@ set_scale() {
     paper)
         seeds="1 2 3 4 5 6 7 8 9 10" few_seeds="1 2 3 4 5" budget="--total-timesteps 1000000"
         envs="HalfCheetah-v5 Hopper-v5 Walker2d-v5 Ant-v5 Humanoid-v5"
+        mujoco_ppo=$envs ppo_budget="" ppo_levels="0.5 0.7 0.8 0.9 0.95" dqn_budget=""
+        classic_dqn="CartPole-v1 Acrobot-v1 MountainCar-v0" dqn_levels="0.5 0.8 0.9 0.95 0.99"
         tuning_env="Walker2d-v5" # figures 4 and 13 do not name their task; the paper tuned on it (appendix A.3)
         bullet="HalfCheetahBulletEnv-v0 HopperBulletEnv-v0 Walker2DBulletEnv-v0 AntBulletEnv-v0" acrobot="Acrobot-v1"
         games="MinAtar/Asterix-v1 MinAtar/Breakout-v1 MinAtar/Freeway-v1 MinAtar/SpaceInvaders-v1" ;;
@@ -77,6 +84,11 @@ set_scale() {
 sac() { # "METHOD ..." [--FLAG "VALUE ..." ...]
     grid algos/sac_rigl.py --env-id "$envs" --seed "$seeds" --method "$@" $budget --threads 1
 }
+
+# DQN and PPO (the same paper). All seeds of a command train together, in one run folder. The budgets are the scripts'
+# defaults at paper scale; the paper has 9 seeds with PPO.
+dqn_rigl() { grid algos/dqn_rigl.py --env-id "$classic_dqn" --method "$@" --seeds $seeds $dqn_budget; }
+ppo_rigl() { grid algos/ppo_rigl.py --env-id "$mujoco_ppo" --method "$@" --seeds $seeds $ppo_budget; }
 
 # Lottery tickets (Vischer et al. 2022). All seeds and conditions of a command train together, in one run folder.
 # Budgets of a round, networks and 20 rounds are the scripts' defaults for each task, from tables 2 to 9 of the paper,
@@ -190,6 +202,44 @@ experiment() {
         sac dense
         sac "$methods" --sparsity "$(at_scale 0.9 "0.9 0.95" "0.5 0.7 0.8 0.9 0.95")" \
             --sparsity-distribution "erk uniform" "--no-dense-output-layer --dense-output-layer" ;;
+
+    dqn_scaling) # figure 8, top (plot.py scaling): DQN on classic control, final return against the parameters
+        dqn_rigl dense
+        dqn_rigl "$(at_scale "prune static set" "small $sparse" "small $sparse")" --sparsity "$dqn_levels" ;;
+    dqn_scaling_uniform) # figure 8, bottom (plot.py scaling): the same with the same sparsity in every layer
+        dqn_rigl dense
+        dqn_rigl small --sparsity "$dqn_levels"
+        dqn_rigl "$(at_scale static "$sparse" "$sparse")" --sparsity "$dqn_levels" --sparsity-distribution uniform ;;
+    dqn_snr) # figure 5, left (plot.py snr): signal-to-noise ratio of DQN's gradients
+        dqn_rigl dense
+        dqn_rigl "$(at_scale rigl "static rigl" "static rigl")" --sparsity "$dqn_levels" ;;
+    dqn_output_layer) # figure 14, right (plot.py scaling): ERK and uniform on Acrobot, all layers pruned
+        classic_dqn=$(at_scale CartPole-v1 Acrobot-v1 Acrobot-v1)
+        dqn_rigl dense
+        dqn_rigl "$(at_scale static "static rigl" "$sparse")" --sparsity "$dqn_levels" \
+            --sparsity-distribution "erk uniform" ;;
+    dqn_released) # ours (plot.py curves): dense networks by table 6, and with what the released code does
+        dqn_rigl dense
+        dqn_rigl dense "--start-e,0.01,--end-e,0.01,--eval-epsilon,0 --dense-init,he" ;;
+
+    ppo_iqm) # figures 1, 16 (plot.py iqm): PPO, IQM over tasks at each sparsity; plot.py takes sac_iqm's list beside it
+        ppo_rigl dense
+        ppo_rigl "small $(at_scale rigl "$sparse" "$sparse")" --sparsity "$(at_scale 0.9 "0.9 0.95" "0.5 0.9")"
+        mujoco_ppo=$(at_scale "" "" "Ant-v5 HalfCheetah-v5 Hopper-v5 Walker2d-v5") # as in the paper: four at 95%
+        ppo_rigl "small $sparse" --sparsity 0.95
+        mujoco_ppo=${mujoco_ppo#Ant-v5 } # and three at 99%
+        ppo_rigl "small $sparse" --sparsity 0.99 ;;
+    ppo_scaling) # figures 2, 9 (plot.py scaling): PPO, final return against the number of parameters
+        ppo_rigl dense
+        ppo_rigl "$(at_scale "prune static set" "small $sparse" "small $sparse")" --sparsity "$ppo_levels" ;;
+    ppo_scaling_uniform) # figure 12 (plot.py scaling): as ppo_scaling, with the same sparsity in every layer
+        ppo_rigl dense
+        ppo_rigl small --sparsity "$ppo_levels"
+        ppo_rigl "$(at_scale static "$sparse" "$sparse")" --sparsity "$ppo_levels" --sparsity-distribution uniform ;;
+    ppo_released) # ours (plot.py curves): dense networks, and each way in which the released code differs, by itself
+        ppo_rigl dense
+        ppo_rigl dense "--time-limits,terminal --no-clip-actions --mean,tanh --boundary-frames,scored
+            --initial-variance,0 --statistics,before --reward-scale,reward --epochs,together" ;;
 
     imp_rl_bc) # figures 1, 2, 3 (plot.py tickets): four conditions, PPO against behavioural cloning
         # Figure 1, right, is the mean over the Bullet tasks, normalised, which plot.py does not draw.

@@ -429,6 +429,11 @@ def cosine_fraction(step: int, end: int, initial: float) -> float:
     return 0.0 if step >= end else initial * 0.5 * (1 + math.cos(math.pi * step / end))
 
 
+def due(step: int, begin: int, end: int, interval: int) -> bool:
+    """Is this one of the steps begin, begin + interval, ... before ``end``? Then the masks change."""
+    return begin <= step < end and (step - begin) % interval == 0
+
+
 def cubic_sparsity(step: int, begin: int, end: int, final: float, initial: float = 0.0) -> float:
     """Sparsity of gradual magnitude pruning: final + (initial - final) * (1 - p)^3 with p from 0 at ``begin`` to 1 at
     ``end`` (Zhu & Gupta 2018, equation 1)."""
@@ -1259,6 +1264,67 @@ class Stopwatch:
         """The seconds of each part since the last ``take``."""
         seconds, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
         return seconds
+
+
+class RunLog:
+    """What a run records by evaluation: results.csv, timing.csv, TensorBoard events and a progress bar. A run that goes
+    on from a checkpoint gets what that has of it, ``results`` and ``timings``. The ``parts`` are the stopwatch's."""
+
+    def __init__(self, args: Any, folder: Path, total: int, checkpoint: Mapping[str, Any] | None, parts: Sequence[str]):
+        checkpoint = checkpoint or {"step": 0, "results": [], "timings": []}
+        self.folder, self.results, self.timings = folder, checkpoint["results"], checkpoint["timings"]
+        self.start = checkpoint["step"]
+        self.writer = summary_writer(args, folder, self.start)
+        self.progress = progress_bar(total, self.start, "step")
+        self.watch = Stopwatch(*parts)
+        if self.start:
+            self.progress.write(f"resuming at step {self.start:,}")
+
+    def has_evaluated(self, step: int) -> bool:
+        return bool(self.results) and self.results[-1]["step"] >= step
+
+    def evaluated(self, step: int, rows: Sequence[dict[str, float]], layers: Mapping[str, float]) -> None:
+        """Record an evaluation: a row of results.csv for each run, and the sparsity of each layer."""
+        self.results += rows
+        write_csv(self.folder / "results.csv", self.results)
+        self.watch.lap("evaluate")
+        seconds = self.watch.take()
+        steps = len(rows) * (step - max(self.start, self.timings[-1]["step"] if self.timings else 0))
+        speed = steps / max(sum(seconds.values()), 1e-9)
+        self.timings.append({"step": step, "steps_per_second": speed, **seconds})
+        write_csv(self.folder / "timing.csv", self.timings)
+        groups = {"return": "eval", "snr": "snr", "dead": "units", "dormant": "units", "rank": "units"}
+        for row in rows:
+            seed = f"/seed{row['seed']}" if "seed" in row else ""
+            for name, value in row.items():
+                if name not in ("step", "seed") and not math.isnan(value):
+                    self.writer.add_scalar(f"{groups.get(name.split('_')[0], 'sparsity')}/{name}{seed}", value, step)
+        for name, value in layers.items():
+            self.writer.add_scalar(f"sparsity/layer/{name}", value, step)
+        self.writer.add_scalar("charts/SPS", speed, step)
+        returns = [row["return_mean"] for row in rows if not math.isnan(row["return_mean"])]
+        self.progress.set_postfix_str(f"return {np.mean(returns):.1f}, sparsity {rows[0]['sparsity']:.3f}")
+
+    def finish(self, stop: StopSignal, finished: bool) -> None:
+        """End the program if it was a signal that ended the run; print the final score, the mean over the last 10% of
+        evaluations (Graesser et al. 2022, section 3), with mean and standard deviation over runs that did not diverge,
+        if it is finished."""
+        self.progress.close()
+        self.writer.close()
+        if not finished:
+            step = self.progress.n
+            print(f"stopped at step {step:,}; the same command goes on from there ({self.folder})")
+            raise SystemExit(128 + stop.signal)
+        steps = sorted({row["step"] for row in self.results})
+        last = steps[-max(1, len(steps) // 10) :]
+        by_seed = {}
+        for row in self.results:
+            if row["step"] in last:
+                by_seed.setdefault(row.get("seed"), []).append(row["return_mean"])
+        scores = np.array([np.mean(returns) for returns in by_seed.values()])
+        spread = f" ± {np.nanstd(scores):.1f} over {len(scores)} seeds" if len(scores) > 1 else ""
+        what = f"final score (mean of the last {len(last)} of {len(steps)} evaluations)"
+        print(f"{what}: {np.nanmean(scores):z.1f}{spread} ({self.folder})")
 
 
 class Rounds:

@@ -13,8 +13,9 @@ Writes the folder ``runs/{env}__dqn_rigl__{method}-{sparsity}__{n}seeds__{hash}`
     results.csv     a row per evaluation and run: step, seed; return_mean, return_std, return_n (undiscounted);
                     sparsity; parameters (active weights and biases); acting_flops (multiplications and additions of one
                     action); snr (section 7); dead and dormant (fraction of hidden units that are 0- and 0.025-dormant
-                    on 1,024 states of the replay memory, Sokar et al. 2023); effective_rank (of the last hidden layer
-                    on these, Kumar et al. 2021); turnover (fraction of connections that the last rewiring replaced)
+                    on 1,024 states of the replay memory, Sokar et al. 2023); rank (effective rank of the last hidden
+                    layer on these, Kumar et al. 2021); turnover (fraction of connections that the last rewiring
+                    replaced)
     timing.csv      a row per evaluation: environment steps per second, of all runs together, since the last one, and
                     the seconds in each part of the loop
     checkpoint.pt   everything needed to go on: tensors and plain Python only
@@ -352,31 +353,34 @@ if __name__ == "__main__":
     replay = torch.empty(replay_shape, device=device)
     run_of_batch = torch.arange(R, device=device)[:, None]
     streams = [np.random.default_rng(su.seeds(seed, 2)[0]) for seed in args.seeds]
-    start, results, timings = 0, [], []
+    step = 0
     turnover, snr, diverged = torch.zeros(R), [math.nan] * R, []
     obs = envs.vector.reset(train_envs, [su.seeds(seed, 3)[0] for seed in args.seeds])
     parts = {"q": q, "q_target": q_target, "optimizer": optimizer, "streams": streams, "envs": train_envs}
     if checkpoint is not None:
         su.set_states(parts, checkpoint)
-        start, results, timings = checkpoint["step"], checkpoint["results"], checkpoint["timings"]
+        step = checkpoint["step"]
         turnover, snr, diverged = checkpoint["turnover"], checkpoint["snr"], checkpoint["diverged"]
         for name, mask in masks.items():
             mask.copy_(checkpoint["masks"][name])
         replay[: len(checkpoint["replay"])] = checkpoint["replay"].to(device)
         if checkpoint["envs"] is None:  # a simulator without a state to restore: new episodes start
-            obs = envs.vector.reset(train_envs, [su.seeds(seed, 3, start)[0] for seed in args.seeds])
+            obs = envs.vector.reset(train_envs, [su.seeds(seed, 3, step)[0] for seed in args.seeds])
         else:
             obs = checkpoint["obs"].numpy()
-        print(f"resuming at step {start:,}")
-    step = start
+    stop, start = su.StopSignal(), step
+    parts_of_loop = ("act", "env", "sample", "update", "sparsify", "snr", "log", "evaluate", "checkpoint")
+    log = su.RunLog(args, run_dir, args.total_timesteps, checkpoint, parts_of_loop)
+    watch = log.watch
+    del checkpoint  # it holds the replay memory once more
 
     def save(finished: bool) -> None:
         state = {
             "args": asdict(args),
             "finished": finished,
             "step": step,
-            "results": results,
-            "timings": timings,
+            "results": log.results,
+            "timings": log.timings,
             "turnover": turnover,
             "snr": snr,
             "diverged": diverged,
@@ -391,15 +395,10 @@ if __name__ == "__main__":
         for r in su.zero_diverged(parameters, optimizer, dict(q_target.named_parameters()), scores):
             if args.seeds[r] not in diverged:
                 diverged.append(args.seeds[r])
-                progress.write(f"seed {args.seeds[r]}: diverged before step {step:,}")
+                log.progress.write(f"seed {args.seeds[r]}: diverged before step {step:,}")
         if len(diverged) == R:
-            progress.close()
+            log.progress.close()
             su.fail(f"all runs have diverged by step {step:,} ({run_dir})", status=1)
-
-    stop = su.StopSignal()
-    writer = su.summary_writer(args, run_dir, start)
-    progress = su.progress_bar(args.total_timesteps, start, "step")
-    watch = su.Stopwatch("act", "env", "sample", "update", "sparsify", "snr", "log", "evaluate", "checkpoint")
 
     total_updates = (args.total_timesteps - args.learning_starts) // args.train_frequency
     prune_begin, sparsify_end = int(0.2 * total_updates), int(0.8 * total_updates)  # appendix A.3
@@ -407,7 +406,7 @@ if __name__ == "__main__":
     while True:
         # ---- Evaluate what ``step`` steps have taught
         due = step % args.eval_interval == 0 or step == args.total_timesteps
-        if due and (not results or results[-1]["step"] < step):
+        if due and not log.has_evaluated(step):
             check_runs({})
             episodes = [su.seeds(seed, 4, step)[0] for seed in args.seeds]
             act = policy(q, args.eval_epsilon, episodes)
@@ -426,37 +425,24 @@ if __name__ == "__main__":
                     "parameters": su.count_parameters(masks, q=q) // R,
                     "acting_flops": sum(su.flops(q, example, masks, "q")) // R,
                 }
-                for r, seed in enumerate(args.seeds):
-                    returns[r] = np.nan if seed in diverged else returns[r]
-                    results.append(
-                        {
-                            "step": step,
-                            "seed": seed,
-                            "return_mean": float(returns[r].mean()),
-                            "return_std": float(returns[r].std()),
-                            "return_n": args.eval_episodes,
-                            **sizes,
-                            "snr": snr[r],
-                            "dead": float(dead[r]),
-                            "dormant": float(dormant[r]),
-                            "effective_rank": float(rank[r]),
-                            "turnover": float(turnover[r]),
-                        }
-                    )
-                    for name, value in results[-1].items():
-                        if name not in ("step", "seed", "return_n") and not math.isnan(value):
-                            writer.add_scalar(f"{name}/seed{seed}", value, step)
-                su.write_csv(run_dir / "results.csv", results)
-                watch.lap("evaluate")
-                seconds = watch.take()
-                steps = R * (step - max(start, timings[-1]["step"] if timings else 0))
-                speed = steps / max(sum(seconds.values()), 1e-9)
-                timings.append({"step": step, "steps_per_second": speed, **seconds})
-                su.write_csv(run_dir / "timing.csv", timings)
-                for name, value in su.layer_sparsity(weights, masks).items():
-                    writer.add_scalar(f"sparsity/layer/{name}", value, step)
-                writer.add_scalar("charts/SPS", speed, step)
-                progress.set_postfix_str(f"return {np.nanmean(returns):.1f}, sparsity {sizes['sparsity']:.3f}")
+                returns[[seed in diverged for seed in args.seeds]] = np.nan
+                rows = [
+                    {
+                        "step": step,
+                        "seed": seed,
+                        "return_mean": float(returns[r].mean()),
+                        "return_std": float(returns[r].std()),
+                        "return_n": args.eval_episodes,
+                        **sizes,
+                        "snr": snr[r],
+                        "dead": float(dead[r]),
+                        "dormant": float(dormant[r]),
+                        "rank": float(rank[r]),
+                        "turnover": float(turnover[r]),
+                    }
+                    for r, seed in enumerate(args.seeds)
+                ]
+                log.evaluated(step, rows, su.layer_sparsity(weights, masks))
 
         # ---- Checkpoint
         if stop.signal or (step > start and step % args.checkpoint_interval == 0 and step < args.total_timesteps):
@@ -465,7 +451,7 @@ if __name__ == "__main__":
         if stop.signal or step == args.total_timesteps:
             break
         step += 1
-        progress.update()
+        log.progress.update()
 
         # ---- Collect: random actions at first, then epsilon-greedy ones with an epsilon that falls linearly (table 6)
         explored = min(1.0, step / args.exploration_steps)
@@ -489,7 +475,9 @@ if __name__ == "__main__":
 
         # ---- Learn
         update = (step - args.learning_starts) // args.train_frequency - 1  # gradient steps before this one
-        rewiring = args.method in ("set", "rigl") and update % args.update_interval == 0 and update < sparsify_end
+        rewiring = args.method in ("set", "rigl") and su.due(update, 0, sparsify_end, args.update_interval)
+        pruning = su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
+        pruning = pruning and args.method == "prune"
         seen = min(step, len(replay))
         rows = np.stack([s.integers(seen, size=args.batch_size) for s in streams])  # [R, B]
         batch = replay[torch.from_numpy(rows).to(device), run_of_batch]
@@ -522,10 +510,7 @@ if __name__ == "__main__":
             generators = su.generators(args.seeds, 5, update)
             su.rewire(weights, masks, fraction, [optimizer], target_weights, growth, generators)
             turnover = su.turnover(old_masks, masks)
-        elif args.method == "prune" and (
-            update == sparsify_end
-            or (prune_begin <= update < sparsify_end and (update - prune_begin) % args.update_interval == 0)
-        ):  # Gradual magnitude pruning: each layer to its own final density (Zhu & Gupta 2018, equation 1)
+        if pruning:  # Gradual magnitude pruning: each layer to its own final density (Zhu & Gupta 2018, equation 1)
             now = {n: 1 - su.cubic_sparsity(update, prune_begin, sparsify_end, 1 - d) for n, d in densities.items()}
             new_masks = su.magnitude_masks(weights, now, masks)
             su.set_masks(weights, masks, new_masks, [optimizer], target_weights)
@@ -534,21 +519,13 @@ if __name__ == "__main__":
         # ---- Log
         if step % 1000 == 0:
             for r, seed in enumerate(args.seeds):
-                writer.add_scalar(f"losses/td_loss/seed{seed}", losses[r].item(), step)
-                writer.add_scalar(f"losses/q_values/seed{seed}", values[r].mean().item(), step)
+                log.writer.add_scalar(f"losses/td_loss/seed{seed}", losses[r].item(), step)
+                log.writer.add_scalar(f"losses/q_values/seed{seed}", values[r].mean().item(), step)
             watch.lap("log")
 
-    progress.close()
-    writer.close()
-    if stop.signal and step < args.total_timesteps:
-        print(f"stopped at step {step:,}; the same command goes on from there ({run_dir})")
-        raise SystemExit(128 + stop.signal)
-    save(finished=True)
-    returns = np.array([row["return_mean"] for row in results]).reshape(-1, R)
-    last = returns[-max(1, len(returns) // 10) :]
-    scores = last.mean(0)
-    text = f"{scores.mean():z.1f}" if R == 1 else f"{np.nanmean(scores):z.1f} ± {np.nanstd(scores):.1f} over {R} seeds"
-    print(f"final score (mean of the last {len(last)} of {len(returns)} evaluations): {text} ({run_dir})")
+    if step == args.total_timesteps:
+        save(finished=True)
+    log.finish(stop, finished=step == args.total_timesteps)
     if args.capture_video:
         print("drawing one episode")
         stop.interruptible(record_video, q, args, run_dir / "videos" / f"step-{step}.gif", args.eval_epsilon)

@@ -67,7 +67,6 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.tensorboard import SummaryWriter
 
 # sparse_utils.py and envs/ are one folder up; --env-id my_envs:Reach-v0 means my_envs.py where you stand
 sys.path += [str(Path(__file__).resolve().parent.parent), os.getcwd()]
@@ -363,17 +362,6 @@ def describe_units(actor: Actor, qf: Critics, obs_action: Tensor) -> dict[str, f
     }
 
 
-def log_evaluation(writer: SummaryWriter, row: dict[str, float], layers: dict[str, float], speed: float) -> None:
-    """A row of results.csv, the sparsity of each layer and the speed, for TensorBoard."""
-    for name, value in row.items():
-        group = {"return": "eval", "snr": "snr"}.get(name.split("_")[0], "sparsity")
-        if name != "step" and not math.isnan(value):
-            writer.add_scalar(f"{group}/{name}", value, row["step"])
-    for name, value in layers.items():
-        writer.add_scalar(f"sparsity/layer/{name}", value, row["step"])
-    writer.add_scalar("charts/SPS", speed, row["step"])
-
-
 def record_video(actor: Actor, args: Args, device: torch.device, file: Path) -> None:
     """One episode of the deterministic policy as a gif. Where rendering is not possible, say so: the run is saved."""
     import imageio.v3 as imageio
@@ -486,13 +474,12 @@ if __name__ == "__main__":
     run_dir = su.start_run(args, "sac_rigl", variant)
     checkpoint = su.folder_checkpoint(run_dir, args)
     replay = torch.empty(replay_shape, device=device)
-    start, results, timings, turnover, snr = 0, [], [], 0.0, (math.nan, math.nan)
+    step, turnover, snr = 0, 0.0, (math.nan, math.nan)
     networks = {"actor": actor, "qf": qf, "qf_target": qf_target}
     parts = {**networks, "actor_optimizer": actor_optimizer, "qf_optimizer": qf_optimizer}
     if checkpoint is not None:
         su.set_states(parts, checkpoint)
-        start, results, timings = checkpoint["step"], checkpoint["results"], checkpoint["timings"]
-        turnover, snr = checkpoint["turnover"], checkpoint["snr"]
+        step, turnover, snr = checkpoint["step"], checkpoint["turnover"], checkpoint["snr"]
         for name, mask in masks.items():
             mask.copy_(checkpoint["masks"][name])
         log_alpha.copy_(checkpoint["log_alpha"])
@@ -500,12 +487,14 @@ if __name__ == "__main__":
         torch.set_rng_state(checkpoint["rng"])
         if device.type == "cuda" and checkpoint["cuda_rng"] is not None:
             torch.cuda.set_rng_state(checkpoint["cuda_rng"])
-        print(f"resuming at step {start:,}")
+    stop, start = su.StopSignal(), step
+    parts_of_loop = ("act", "env", "sample", "update", "sparsify", "snr", "log", "evaluate", "checkpoint")
+    log = su.RunLog(args, run_dir, args.total_timesteps, checkpoint, parts_of_loop)
+    watch = log.watch
     del checkpoint  # it holds the replay memory once more
-    step = start
 
     def diverged(what: str) -> None:
-        progress.close()
+        log.progress.close()
         kept = "its last checkpoint is kept" if (run_dir / "checkpoint.pt").exists() else "there is no checkpoint yet"
         su.fail(f"{what} at step {step:,}: the run has diverged, {kept} ({run_dir})", status=1)
 
@@ -520,8 +509,8 @@ if __name__ == "__main__":
             "args": asdict(args),
             "finished": finished,
             "step": step,
-            "results": results,
-            "timings": timings,
+            "results": log.results,
+            "timings": log.timings,
             "turnover": turnover,
             "snr": snr,
             "masks": masks,
@@ -533,11 +522,6 @@ if __name__ == "__main__":
         }
         su.save_checkpoint(run_dir / "checkpoint.pt", {**state, **su.get_states(parts)})
 
-    stop = su.StopSignal()
-    writer = su.summary_writer(args, run_dir, start)
-    progress = su.progress_bar(args.total_timesteps, start, "step")
-    watch = su.Stopwatch("act", "env", "sample", "update", "sparsify", "snr", "log", "evaluate", "checkpoint")
-
     actor_parameters, qf_parameters, target_parameters = (list(net.parameters()) for net in networks.values())
     target_entropy = -args.target_entropy_scale * action_dim
     total_updates = args.total_timesteps - args.learning_starts
@@ -548,37 +532,27 @@ if __name__ == "__main__":
     while True:
         # ---- Evaluate what ``step`` steps have taught
         due = (step > 0 and step % args.eval_interval == 0) or step == args.total_timesteps
-        if due and (not results or results[-1]["step"] < step):
+        if due and not log.has_evaluated(step):
             check_weights()
             seeds = su.seeds(args.seed, step, 1, n=args.eval_episodes)
             returns = stop.interruptible(evaluate, actor, eval_envs, seeds, device)
-            watch.lap("evaluate")
             if returns is not None:
                 if not np.isfinite(returns).all():
                     diverged("a return of the evaluation is not finite")
-                sizes = describe_sparsity(actor, qf, masks)
                 rows = np.random.default_rng(su.seeds(args.seed, step, 2)).integers(min(step, len(replay)), size=1024)
                 units = describe_units(actor, qf, replay[torch.from_numpy(rows).to(device), : obs_dim + action_dim])
-                results.append(
-                    {
-                        "step": step,
-                        "return_mean": float(returns.mean()),
-                        "return_std": float(returns.std()),
-                        "return_n": len(returns),
-                        **sizes,
-                        "snr_actor": snr[0],
-                        "snr_critic": snr[1],
-                        **units,
-                        "turnover": turnover,
-                    }
-                )
-                su.write_csv(run_dir / "results.csv", results)
-                seconds = watch.take()
-                speed = (step - max(start, timings[-1]["step"] if timings else 0)) / max(sum(seconds.values()), 1e-9)
-                timings.append({"step": step, "steps_per_second": speed, **seconds})
-                su.write_csv(run_dir / "timing.csv", timings)
-                log_evaluation(writer, results[-1], su.layer_sparsity(weights, masks), speed)
-                progress.set_postfix_str(f"return {returns.mean():.0f}, sparsity {sizes['sparsity']:.3f}")
+                row = {
+                    "step": step,
+                    "return_mean": float(returns.mean()),
+                    "return_std": float(returns.std()),
+                    "return_n": len(returns),
+                    **describe_sparsity(actor, qf, masks),
+                    "snr_actor": snr[0],
+                    "snr_critic": snr[1],
+                    **units,
+                    "turnover": turnover,
+                }
+                log.evaluated(step, [row], su.layer_sparsity(weights, masks))
 
         # ---- Checkpoint
         if stop.signal or (step > start and step % args.checkpoint_interval == 0 and step < args.total_timesteps):
@@ -587,7 +561,7 @@ if __name__ == "__main__":
         if stop.signal or step == args.total_timesteps:
             break
         step += 1
-        progress.update()
+        log.progress.update()
 
         # ---- Collect
         if step <= args.learning_starts:
@@ -605,8 +579,8 @@ if __name__ == "__main__":
         obs = next_obs
         episodic_return, episodic_length = episodic_return + reward, episodic_length + 1
         if terminated or truncated:
-            writer.add_scalar("charts/episodic_return", episodic_return, step)
-            writer.add_scalar("charts/episodic_length", episodic_length, step)
+            log.writer.add_scalar("charts/episodic_return", episodic_return, step)
+            log.writer.add_scalar("charts/episodic_length", episodic_length, step)
             episodic_return = episodic_length = 0
             obs, _ = env.reset(seed=su.seeds(args.seed, step)[0])
         watch.lap("env")
@@ -615,7 +589,9 @@ if __name__ == "__main__":
 
         # ---- Learn
         update = step - args.learning_starts - 1  # gradient steps before this one
-        rewiring = args.method in ("set", "rigl") and update % args.update_interval == 0 and update < sparsify_end
+        rewiring = args.method in ("set", "rigl") and su.due(update, 0, sparsify_end, args.update_interval)
+        pruning = su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
+        pruning = pruning and args.method == "prune"
         batch = replay.index_select(0, torch.randint(min(step, len(replay)), (args.batch_size,), device=device))
         b_obs, b_action, b_next_obs, b_reward, b_terminated = batch.split(row_parts, dim=1)
         b_obs_action = batch[:, : obs_dim + action_dim]
@@ -657,10 +633,7 @@ if __name__ == "__main__":
             fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)
             growth = scores if args.method == "rigl" else None  # RigL grows by dense gradients, SET at random
             turnover = su.rewire(weights, masks, fraction, optimizers, target_weights, growth)
-        elif args.method == "prune" and (
-            update == sparsify_end
-            or (prune_begin <= update < sparsify_end and (update - prune_begin) % args.update_interval == 0)
-        ):  # Gradual magnitude pruning: each layer to its own final density (Zhu & Gupta 2018, equation 1)
+        if pruning:  # Gradual magnitude pruning: each layer to its own final density (Zhu & Gupta 2018, equation 1)
             now = {n: 1 - su.cubic_sparsity(update, prune_begin, sparsify_end, 1 - d) for n, d in densities.items()}
             new_masks = su.magnitude_masks(weights, now, masks)
             su.set_masks(weights, masks, new_masks, optimizers, target_weights)
@@ -681,17 +654,12 @@ if __name__ == "__main__":
             if not all(map(math.isfinite, losses.values())):
                 diverged("a loss is not finite")
             for name, value in losses.items():
-                writer.add_scalar(f"losses/{name}", value, step)
+                log.writer.add_scalar(f"losses/{name}", value, step)
             watch.lap("log")
 
-    progress.close()
-    writer.close()
-    if stop.signal and step < args.total_timesteps:
-        print(f"stopped at step {step:,}; the same command goes on from there ({run_dir})")
-        raise SystemExit(128 + stop.signal)
-    save(finished=True)
-    last = [row["return_mean"] for row in results[-max(1, len(results) // 10) :]]
-    print(f"final score (mean of the last {len(last)} of {len(results)} evaluations): {np.mean(last):.1f} ({run_dir})")
+    if step == args.total_timesteps:
+        save(finished=True)
+    log.finish(stop, finished=step == args.total_timesteps)
     if args.capture_video:
         print("drawing one episode")
         stop.interruptible(record_video, actor, args, device, run_dir / "videos" / f"step-{step}.gif")

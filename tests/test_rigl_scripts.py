@@ -103,14 +103,13 @@ def test_a_run_leaves_what_the_docstring_says(done):
     assert [row.get("seed", "1") for row in every_row] == SEEDS[done.name] * len(script.steps)
     assert all(row["return_n"] == 2 and math.isfinite(row["return_mean"]) for row in rows)
     parts = [f"_{part}" for part in ("actor", "critic")] if script.networks else [""]
-    rank = "rank" if script.networks else "effective_rank"
-    measured = [f"{what}{part}" for what in ("snr", "dead", "dormant", rank) for part in parts]
+    measured = [f"{what}{part}" for what in ("snr", "dead", "dormant", "rank") for part in parts]
     own = [f"sparsity_{network}" for network in script.networks]
     names = ["step", *(["seed"] if "seed" in rows[0] else []), "return_mean", "return_std", "return_n", "sparsity"]
     assert list(rows[0]) == [*names, *own, "parameters", "acting_flops", *measured, "turnover"]
     last = rows[-1]
     assert all(0 < last[f"snr{part}"] < 10 for part in parts)
-    assert all(0 <= last[f"dead{part}"] <= last[f"dormant{part}"] < 1 and last[rank + part] >= 1 for part in parts)
+    assert all(0 <= last[f"dead{part}"] <= last[f"dormant{part}"] < 1 and last[f"rank{part}"] >= 1 for part in parts)
     config = json.loads((done.folder / "config.json").read_text())
     assert config["args"]["method"] == done.method and config["args"].keys() >= FLAGS_OF_ALL
     assert any(file.name.startswith("events.") for file in done.folder.iterdir())
