@@ -6,6 +6,8 @@
     python bench.py ppo --cleanrl PATH_TO_A_CHECKOUT      # ppo_imp.py: many runs, one run, and its peers
     python bench.py dqn --cleanrl PATH_TO_A_CHECKOUT      # dqn_imp.py: with learning, without, and CleanRL's dqn.py
     python bench.py earlybird --cleanrl PATH_TO_A_CHECKOUT    # dqn_earlybird.py: hundreds of runs, and CleanRL's dqn.py
+    python bench.py dqn_rigl --cleanrl PATH_TO_A_CHECKOUT     # one run, ten runs together, and CleanRL's dqn.py
+    python bench.py ppo_rigl --cleanrl PATH_TO_A_CHECKOUT     # the same with its ppo_continuous_action.py, and SB3
 
 Every program runs in a process of its own, in turn, for several rounds; the table has the median over rounds. Ours are
 the real scripts, whose timing.csv books the seconds of each part of the loop.
@@ -22,6 +24,10 @@ DQN: steps/s of all runs together (act, env, sample, learn) on one thread, on Ma
 update with 256 transitions for every 64 steps. CleanRL's script runs as a copy with this network, which takes bytes,
 and without its line that fails at the first time limit under gymnasium 1.x; it samples uniformly and has no double
 Q-learning.
+
+dqn_rigl.py, ppo_rigl.py: steps/s of all runs together on one thread without evaluation, with the networks, batches and
+updates of the scripts' defaults for all programs (Cart-Pole, 512-512 units, an update with 128 transitions at every
+step, and the same with 128-128; HalfCheetah, 64-64, rollouts of 2,048 steps, 10 epochs of 32 minibatches).
 
 Early birds: steps/s of 531 runs together on one thread, with the networks, batches and updates per step of
 dqn_earlybird.py's defaults, against one run of CleanRL with the same (a copy, as above).
@@ -51,8 +57,8 @@ DEFAULT_INTERVAL = 10_000  # of evaluation and SNR in sac_rigl.py
 
 @dataclass
 class Args:
-    loop: Annotated[Literal["sac", "ppo", "dqn", "earlybird"], tyro.conf.Positional]
-    """sac_rigl.py, ppo_imp.py, dqn_imp.py or dqn_earlybird.py"""
+    loop: Annotated[Literal["sac", "ppo", "dqn", "earlybird", "dqn_rigl", "ppo_rigl"], tyro.conf.Positional]
+    """sac_rigl.py, ppo_imp.py, dqn_imp.py, dqn_earlybird.py, dqn_rigl.py or ppo_rigl.py"""
     env_id: str = "HalfCheetah-v5"
     """the task of SAC"""
     methods: list[str] = field(default_factory=lambda: ["dense", "rigl"])
@@ -158,16 +164,19 @@ def ours_together(script: str, flags: str, runs: int, steps: int) -> dict[str, f
     return {part: float(row[part]) for part in ("act", "env", "sample", "learn") if part in row}
 
 
-def stable_baselines3_ppo(steps: int) -> None:
-    """Print SB3's steps per second on Cart-Pole, at the others' rollouts and networks; in a process of its own."""
+def stable_baselines3_ppo(env_id: str, steps: int) -> None:
+    """Print SB3's steps per second at the others' rollouts and networks; in a process of its own."""
     import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
 
     torch.set_num_threads(1)
-    sizes = {"n_steps": 128, "batch_size": 128, "n_epochs": 4, "policy_kwargs": {"net_arch": [64, 64]}}
-    model = PPO("MlpPolicy", make_vec_env("CartPole-v1", 4), device="cpu", **sizes)
-    model.learn(1024)
+    sizes = {"n_steps": 2048, "batch_size": 64, "n_epochs": 10}
+    if env_id == "CartPole-v1":
+        sizes = {"n_steps": 128, "batch_size": 128, "n_epochs": 4}
+    envs = make_vec_env(env_id, 4 if env_id == "CartPole-v1" else 1)
+    model = PPO("MlpPolicy", envs, device="cpu", policy_kwargs={"net_arch": [64, 64]}, **sizes)
+    model.learn(2048)
     start = time.perf_counter()
     model.learn(steps, reset_num_timesteps=False)
     print(f"SPS: {steps / (time.perf_counter() - start)}")
@@ -202,7 +211,7 @@ def bench_ppo(args: Args) -> None:
             book(speeds, shares, name, runs * steps, ours_together("ppo_imp", flags, runs, steps))
         speeds[f"{args.bullet}, random actions"].append(random_actions(args.bullet, 5_000))
         if importlib.util.find_spec("stable_baselines3"):
-            command = [sys.executable, __file__, "stable-baselines3-ppo", "20480"]
+            command = [sys.executable, __file__, "stable-baselines3-ppo", "CartPole-v1", "20480"]
             speeds["Cart-Pole, Stable-Baselines3"].append(peer(command, 1))
         if args.cleanrl:
             command = [sys.executable, f"{args.cleanrl}/cleanrl/ppo.py", "--total-timesteps", "40960", "--no-cuda"]
@@ -314,12 +323,77 @@ def bench_earlybird(args: Args) -> None:
     print_table(speeds, shares, ", ".join(parts), pairs)
 
 
+# ---- DQN and PPO with sparse networks --------------------------------------------------------------------------------
+
+
+def ours_by_evaluation(script: str, flags: str, runs: int, steps: int, interval: int) -> dict[str, float]:
+    """Seconds of each part of the loop for ``steps`` steps of ``runs`` runs together, after the first ``interval``."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, ROOT / f"algos/{script}.py", "--run-dir", folder, *flags.split(), "--threads", 1]
+        command += ["--seeds", *range(1, runs + 1), "--total-timesteps", interval + steps, "--eval-interval", interval]
+        command += ["--eval-episodes", 1, "--snr-interval", 0]
+        subprocess.run([str(word) for word in command], check=True, capture_output=True)
+        with (Path(folder) / "timing.csv").open() as stream:
+            rows = [row for row in csv.DictReader(stream) if int(row["step"]) > interval]
+    parts = [part for part in ("act", "env", "sample", "update", "sparsify") if part in rows[0]]
+    return {part: sum(float(row[part]) for row in rows) for part in parts}
+
+
+def bench_dqn_rigl(args: Args) -> None:
+    flags, narrow = f"--learning-starts 128 --matmul-precision {args.matmul_precision}", "--width-scale 0.25"
+    programs = {  # name: flags, runs, steps of each
+        "512-512, ours, dense": (f"{flags} --method dense", 1, 2000),
+        "512-512, ours, RigL": (f"{flags} --method rigl", 1, 2000),
+        "512-512, ours, 10 dense runs": (f"{flags} --method dense", 10, 400),
+        "128-128, ours, dense": (f"{flags} {narrow} --method dense", 1, 4000),
+        "128-128, ours, RigL": (f"{flags} {narrow} --method rigl", 1, 4000),
+        "128-128, ours, 10 dense runs": (f"{flags} {narrow} --method dense", 10, 2000),
+    }
+    speeds, shares = defaultdict(list), defaultdict(list)
+    for _ in range(args.rounds):
+        for name, (flags, runs, steps) in programs.items():
+            seconds = ours_by_evaluation("dqn_rigl", flags, runs, steps, 400)
+            book(speeds, shares, name, runs * steps, seconds)
+        for units in (512, 128) if args.cleanrl else ():
+            flags = "--env-id CartPole-v1 --batch-size 128 --train-frequency 1 --target-network-frequency 100"
+            flags += " --learning-starts 128 --buffer-size 100000 --learning-rate 1e-3 --total-timesteps 3000"
+            speeds[f"{units}-{units}, CleanRL"].append(cleanrl_dqn(args.cleanrl, (units, units), flags))
+    print(f"Training steps/s of DQN on one thread, median (least to most) of {args.rounds} rounds\n")
+    pairs = [(name, f"{name[:7]}, CleanRL") for name in programs]
+    pairs += [(f"{units}, ours, RigL", f"{units}, ours, dense") for units in ("512-512", "128-128")]
+    print_table(speeds, shares, "act, env, sample, update, sparsify", pairs)
+
+
+def bench_ppo_rigl(args: Args) -> None:
+    programs = {  # name: flags, runs, rollouts of each
+        "ours, dense": ("--method dense", 1, 6),
+        "ours, RigL": ("--method rigl", 1, 6),
+        "ours, 10 dense runs": ("--method dense", 10, 2),
+        "ours, 10 RigL runs": ("--method rigl", 10, 2),
+    }
+    speeds, shares = defaultdict(list), defaultdict(list)
+    for _ in range(args.rounds):
+        for name, (flags, runs, rollouts) in programs.items():
+            seconds = ours_by_evaluation("ppo_rigl", f"--env-id {args.env_id} {flags}", runs, 2048 * rollouts, 2048)
+            book(speeds, shares, name, runs * 2048 * rollouts, seconds)
+        if importlib.util.find_spec("stable_baselines3"):
+            command = [sys.executable, __file__, "stable-baselines3-ppo", args.env_id, "12288"]
+            speeds["Stable-Baselines3"].append(peer(command, 1))
+        if args.cleanrl:
+            command = [sys.executable, f"{args.cleanrl}/cleanrl/ppo_continuous_action.py", "--env-id", args.env_id]
+            command += ["--total-timesteps", "14336", "--no-cuda"]
+            speeds["CleanRL"].append(peer(command, 1, args.cleanrl))
+    print(f"Training steps/s of PPO on {args.env_id}, one thread, median (least to most) of {args.rounds} rounds\n")
+    pairs = [(name, other) for other in ("CleanRL", "Stable-Baselines3") for name in programs]
+    pairs += [("ours, RigL", "ours, dense"), ("ours, 10 RigL runs", "ours, 10 dense runs")]
+    print_table(speeds, shares, "act, env, update, sparsify", pairs)
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["stable-baselines3"]:
         stable_baselines3(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
     elif sys.argv[1:2] == ["stable-baselines3-ppo"]:
-        stable_baselines3_ppo(int(sys.argv[2]))
+        stable_baselines3_ppo(sys.argv[2], int(sys.argv[3]))
     else:
         args = tyro.cli(Args, description=__doc__)
-        benches = {"sac": bench_sac, "ppo": bench_ppo, "dqn": bench_dqn, "earlybird": bench_earlybird}
-        benches[args.loop](args)
+        globals()[f"bench_{args.loop}"](args)

@@ -155,16 +155,16 @@ experiment() {
         sac "small $(at_scale rigl "$sparse" "$sparse")" --sparsity "$(at_scale 0.9 "0.9 0.95" "0.5 0.9 0.95")"
         envs=$(at_scale "" "" "HalfCheetah-v5 Hopper-v5 Walker2d-v5") # the paper has three tasks at 99%
         sac "small $sparse" --sparsity 0.99 ;;
-    sac_scaling) # figures 2, 9 (plot.py sparsity): final return against the number of parameters
+    sac_scaling) # figures 2, 9 (plot.py scaling): final return against the number of parameters
         sparsities=$(at_scale 0.9 "0.5 0.8 0.9 0.95" "0.5 0.7 0.8 0.9 0.95") # the paper says 50% to 95%
         sac dense
         sac "$(at_scale "prune static set" "small $sparse" "small $sparse")" --sparsity "$sparsities" ;;
-    sac_scaling_uniform) # figure 12 (plot.py sparsity): as sac_scaling, with the same sparsity in every layer
+    sac_scaling_uniform) # figure 12 (plot.py scaling): as sac_scaling, with the same sparsity in every layer
         sparsities=$(at_scale 0.9 "0.5 0.8 0.9 0.95" "0.5 0.7 0.8 0.9 0.95")
         sac dense
         sac small --sparsity "$sparsities"
         sac "$(at_scale "static rigl" "$sparse" "$sparse")" --sparsity "$sparsities" --sparsity-distribution uniform ;;
-    sac_actor_share) # figure 3 (plot.py flag --flag actor_share): share of the weights that the actor gets
+    sac_actor_share) # figure 3 (plot.py split): share of the weights that the actor gets
         # Budgets of 100%, 20% and 10% of the dense weights. At 100% only the default, 0.337, is feasible for sparse
         # networks, as none has more weights than the dense one; at 20% and 10% all are, in all five tasks.
         shares=$(at_scale 0.5 "0.1 0.5 0.9" "0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9")
@@ -173,30 +173,30 @@ experiment() {
         sac small --sparsity 0 --actor-share "$shares"
         sac "small rigl" --sparsity "$sparsities"
         sac "small rigl" --sparsity "$sparsities" --actor-share "$shares" ;;
-    sac_distribution) # figure 4, left (plot.py flag --flag sparsity_distribution): uniform or ERK, at 80%
+    sac_distribution) # figure 4, left (plot.py sensitivity --flag sparsity_distribution): uniform or ERK, at 80%
         envs=$tuning_env
         sac "$(at_scale prune "$sparse" "$sparse")" --sparsity 0.8 --sparsity-distribution "uniform erk" ;;
-    sac_weight_decay) # figure 4, centre (plot.py flag --flag weight_decay): weight decay, at 80%
+    sac_weight_decay) # figure 4, centre (plot.py sensitivity --flag weight_decay): weight decay, at 80%
         envs=$tuning_env decays=$(at_scale "0 1e-3" "0 1e-6 1e-4 1e-3" "0 1e-6 1e-4 1e-3")
         sac dense --weight-decay "$decays"
         sac "$(at_scale rigl "prune rigl" "$sparse")" --sparsity 0.8 --weight-decay "$decays" ;;
-    sac_init) # figure 4, right (plot.py flag --flag sparse_init): initial weights scaled by active fans or not, at 80%
+    sac_init) # figure 4, right (plot.py sensitivity --flag sparse_init): initial weights scaled by active fans or not, at 80%
         envs=$tuning_env methods=$(at_scale static "static rigl" "static set rigl")
         sac "$methods" --sparsity 0.8 --sparsity-distribution "uniform erk" "--sparse-init --no-sparse-init" ;;
-    sac_snr) # figure 5 (plot.py curves --column snr_critic): signal-to-noise ratio of the gradients; also snr_actor
+    sac_snr) # figure 5 (plot.py snr): signal-to-noise ratio of the gradients, of actor and critics
         sac dense
         sac rigl --sparsity "$(at_scale 0.9 "0.9 0.95 0.99" "0.5 0.8 0.9 0.95 0.99")" ;;
-    sac_drop_fraction) # figure 13, left (plot.py flag --flag drop_fraction): connections replaced at first, at 80%
+    sac_drop_fraction) # figure 13, left (plot.py sensitivity --flag drop_fraction): connections replaced at first, at 80%
         envs=$tuning_env
         sac "set rigl" --sparsity 0.8 --drop-fraction "$(at_scale "0 0.3" "0 0.1 0.3 0.5" "0 0.1 0.2 0.3 0.5")" ;;
-    sac_update_interval) # figure 13, centre (plot.py flag --flag update_interval): steps between mask updates, at 80%
+    sac_update_interval) # figure 13, centre (plot.py sensitivity --flag update_interval): steps between mask updates, at 80%
         envs=$tuning_env intervals=$(at_scale "100 250" "100 250 1000 5000" "100 250 500 1000 5000")
         sac "prune set rigl" --sparsity 0.8 --update-interval "$intervals" ;;
-    sac_batch_size) # figure 13, right (plot.py flag --flag batch_size): transitions per update, at 80%
+    sac_batch_size) # figure 13, right (plot.py sensitivity --flag batch_size): transitions per update, at 80%
         envs=$tuning_env sizes=$(at_scale "32 64" "64 128 256" "32 64 128 256 512") # the paper does not say which
         sac dense --batch-size "$sizes"
         sac "$(at_scale rigl "static rigl" "$sparse")" --sparsity 0.8 --batch-size "$sizes" ;;
-    sac_output_layer) # figure 14 (plot.py sparsity): ERK and uniform, all layers pruned or the last one dense
+    sac_output_layer) # figure 14 (plot.py scaling): ERK and uniform, all layers pruned or the last one dense
         # Two panels in the paper: add --where dense_output_layer=false, or =true, to draw one of them.
         envs=$(at_scale Pendulum-v1 HalfCheetah-v5 HalfCheetah-v5) methods=$(at_scale static "static rigl" "$sparse")
         sac dense

@@ -1,30 +1,45 @@
 """Draws the figures from run folders, and prints the table behind them.
 
     python plot.py curves runs                                      # learning curves of all runs in the folder
-    python plot.py curves runs --column snr_critic --where method=dense,rigl
-    python plot.py sparsity runs/sac_scaling-small.txt              # final score against parameters
+    python plot.py curves runs --column turnover --where method=set,rigl
+    python plot.py snr runs/sac_snr-small.txt                       # signal-to-noise ratio of the gradients
+    python plot.py scaling runs/sac_scaling-small.txt               # final score against parameters
     python plot.py iqm runs/sac_iqm-paper.txt                       # IQM over tasks: 0 is random, 1 dense
-    python plot.py flag runs/sac_weight_decay-small.txt --flag weight_decay
+    python plot.py sensitivity runs/sac_weight_decay-small.txt --flag weight_decay
+    python plot.py split runs/sac_actor_share-small.txt             # final score against the actor's share of weights
+    python plot.py flops                                            # FLOPs of ERK, uniform and small dense networks
     python plot.py tickets runs/CartPole-v1__*                      # lottery tickets: return against weights left
     python plot.py inputs runs/CartPole-v1__ppo_imp__*              # which inputs and layers are pruned first
     python plot.py goggles runs/MazeGrid-v0__dqn_imp__* --rounds 0 5 10    # what the pruned agents still see
     python plot.py earlybird runs/*__dqn_earlybird__*               # early-bird tickets: all experiments and tasks
+    python plot.py scaling runs --save-data docs/data/x.csv         # also keep in one small file what it needs
+    python plot.py scaling docs/data/x.csv                          # and draw the same from that
 
-RUN is a run folder, a folder of run folders, a pattern in quotes, or a list that benchmark.sh wrote. --where takes
-FLAG=VALUE, FLAG=VALUE,VALUE or an expression such as "sparsity > 0.8". Runs that differ in nothing but their seed are
-one variant, named by its method, its sparsity and those flags in which the runs of its method differ. A run's final
-score is the mean of the last 10% of its evaluations. An unfinished run has a curve, as long as what all seeds of its
-variant have, but no final score. A run or seed with values that are not finite is left out, and named.
+RUN is a run folder, a folder of run folders, a pattern in quotes, a list that benchmark.sh wrote, or a csv file of
+--save-data. --where takes FLAG=VALUE, FLAG=VALUE,VALUE or an expression such as "sparsity > 0.8". Runs that differ in
+nothing but their seed are one variant, named by its method, its sparsity and those flags in which the runs of its
+script and method differ. A run's final score is the mean of the last 10% of its evaluations. An unfinished run has a
+curve, as long as what all seeds of its variant have, but no final score. A run or seed with values that are not finite
+is left out, and named.
 
 Statistic iqm is the interquartile mean, mean_std the mean and one standard deviation. The default is mean_std for kind
 tickets, as in the paper, mean for kind earlybird and iqm for the others. Intervals of iqm and mean are 95% stratified
 bootstrap intervals over seeds (Agarwal et al. 2021); only variants with two seeds or more have one.
 
-Kinds curves, sparsity, iqm and flag draw runs of sac_rigl.py. Of a method's variants the one with most flags at their
+Kinds curves, snr, scaling, iqm, sensitivity and split draw runs of sac_rigl.py, dqn_rigl.py and ppo_rigl.py, in a panel
+for each task, and for each agent where there are several. Of a method's variants the one with most flags at their
 defaults has the full colour, and that of rigl, the default method, the widest line. Curves of the SNR have only the
-steps at which it was measured. Kind iqm draws scores as parts of the way from a random agent's score to the mean of the
-dense runs. Random agents' scores are in plots/random_scores.py; a task that has none there is left out, and so is one
-whose dense agents are no better. The picture and the csv say which.
+steps at which it was measured.
+
+Kind iqm draws scores as parts of the way from a random agent's score to the mean of the task's dense runs: those of
+SAC where they are among the runs, for other agents, too, else those of the same script. Random agents' scores are in
+plots/random_scores.py; a task that has none there is left out, and so is one whose dense agents are no better. The
+picture and the csv say which. Beside it are performance profiles (the share of runs above each score) as
+{out}_profile.png, and the probabilities that a variant's run is better than a dense one, and than a static one, of the
+same task, as {out}_improvement.png.
+
+Kind flops needs no runs. It takes networks: nature and impala, which are those for Atari, or an MLP's units such as
+17-256-256-12, SAC's actor on HalfCheetah; the default is all three. FLOPs are those of one forward pass.
 
 Kinds tickets, inputs and goggles draw runs of dqn_imp.py, ppo_imp.py and bc_distill.py, the first two with a panel or
 column for each task, script and set of flags. Runs that differ only in --seeds, --conditions and --rounds are one, in
@@ -57,7 +72,10 @@ that do not. Where no run reached early stopping, 2 and 3 do not hold.
     3  both of these beside the winning ticket of the same fraction
     4  pruned earlier than the winning ticket, which is where dense agents stop early
 
-Writes figures/{kind}.png, or --out, and beside it the .csv of what was drawn.
+Writes figures/{kind}.png, or --out, and beside it the .csv of what was drawn. The file of --save-data has a row of each
+run (kinds scaling, iqm, sensitivity and split), or of each of its evaluations (curves and snr) or rounds (tickets). A
+column --FLAG has the values of a flag in which runs of a task, script and method differ; the others are columns of
+results.csv, with six digits.
 """
 
 from dataclasses import dataclass
@@ -67,57 +85,87 @@ from typing import Annotated, Literal
 import tyro
 
 import sparse_utils as su
-from plots import dimofte, goggles, graesser, vischer
+from plots import aggregate, dimofte, flops, goggles, graesser, vischer
 from plots.panels import Picture
-from plots.runs import load
+from plots.runs import load, save_data
 
-Kind = Literal["curves", "sparsity", "iqm", "flag", "tickets", "inputs", "goggles", "earlybird"]
+Kind = Literal[
+    *("curves", "snr", "scaling", "iqm", "sensitivity", "split", "flops"),  # Graesser et al. 2022
+    *("tickets", "inputs", "goggles", "earlybird"),  # Vischer et al. 2022, Dimofte 2023
+]
+SCORE_KINDS = ("scaling", "iqm", "sensitivity", "split")
 TICKET_KINDS = ("tickets", "inputs", "goggles")
+# Of each kind that can be drawn from a file of --save-data: the columns of results.csv that it needs beside --column.
+SIZES = ("parameters", "acting_flops", "sparsity")
+SAVED = dict.fromkeys(SCORE_KINDS, ("step", *SIZES)) | {
+    "curves": ("step", "return_mean", *SIZES),
+    "snr": ("step", "return_mean", *SIZES, *graesser.SNR_COLUMNS),
+    "tickets": ("condition", "seed", "round", "remaining_fraction", "diverged"),
+}
 
 
 @dataclass
 class Args:
     kind: Annotated[Kind, tyro.conf.Positional]  # which picture
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional]  # run folders, folders of these, patterns, benchmark's lists
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional] = ()  # what to draw, RUN above; of kind flops networks
     column: str = ""  # of results.csv; default best_retest for tickets, inputs, goggles, else return_mean
     statistic: Literal["iqm", "mean", "mean_std"] | None = None  # over seeds; default by kind, as said above
-    flag: str = ""  # with kind flag: what is on the x axis, such as actor_share
+    flag: str = ""  # with kind sensitivity: what is on the x axis, such as weight_decay
     condition: str = "ticket"  # with kinds inputs and goggles: which condition
     rounds: tuple[int, ...] = ()  # with kind goggles; default those next to 100%, 30%, 10% of the weights, and the last
     seed: int | None = None  # with kind goggles: which seed; default the mean over all of them
     where: tyro.conf.UseAppendAction[tuple[str, ...]] = ()  # only such runs, FLAG=VALUE; may be given many times
-    out: Path | None = None  # the picture; default figures/{kind}.png; names of earlybird's pictures begin so
+    out: Path | None = None  # the picture; default figures/{kind}.png; where a kind has several, their names begin so
+    save_data: Path | None = None  # also write this csv file, from which the picture can be drawn without the runs
 
     def __post_init__(self):
-        if (self.kind == "flag") != bool(self.flag):
-            su.fail("--flag names the x axis of kind flag, and of no other")
+        if not self.runs and self.kind != "flops":
+            su.fail(f"kind {self.kind} draws runs: name run folders, or what --help calls RUN")
+        if (self.kind == "sensitivity") != bool(self.flag):
+            su.fail("--flag names the x axis of kind sensitivity, and of no other")
         if self.kind not in ("inputs", "goggles") and self.condition != "ticket":
             su.fail("--condition chooses what kinds inputs and goggles draw; kind tickets draws all conditions")
         if self.kind != "goggles" and (self.rounds or self.seed is not None):
             su.fail("--rounds and --seed choose what kind goggles draws, and no other")
         if self.kind in ("iqm", "earlybird") and self.column not in ("", "return_mean"):
             su.fail(f"kind {self.kind} draws returns: leave out --column")
+        if self.kind == "snr" and self.column:
+            su.fail("kind snr draws all columns of the SNR: leave out --column, or choose one with kind curves")
+        if self.save_data and self.kind not in SAVED:
+            su.fail(f"--save-data is for kinds {', '.join(SAVED)}; kind {self.kind} needs the run folders")
         self.column = self.column or ("best_retest" if self.kind in TICKET_KINDS else "return_mean")
         self.statistic = self.statistic or {"tickets": "mean_std", "earlybird": "mean"}.get(self.kind, "iqm")
-        self.flag = self.flag.replace("-", "_")
+        self.flag = "actor_share" if self.kind == "split" else self.flag.replace("-", "_")
         self.out = self.out or Path(f"figures/{self.kind}")
         self.out = self.out if self.out.suffix else self.out.with_suffix(".png")
 
 
 def draw(args: Args) -> list[Picture]:
     """What was asked for."""
-    needed = {"sparsity": ["step", args.column, "parameters"], "flag": ["step", args.column, "parameters"]}
+    if args.kind == "flops":
+        return flops.flops(args.runs)
+    needed = dict.fromkeys(SCORE_KINDS, ["step", args.column, "parameters"]) | {"snr": ["step"]}
     needed |= dict.fromkeys(TICKET_KINDS, [args.column]) | {"earlybird": ["test_mean", "episodes"]}
-    runs, results = load(args.kind, args.runs, args.where, needed.get(args.kind, ["step", args.column]))
+    columns = needed.get(args.kind, ["step", args.column])
+    runs, results = load(args.kind, args.runs, args.where, columns)
+    if args.kind not in SAVED and any(path.suffix == ".csv" for path in runs.folder):
+        su.fail(f"kind {args.kind} needs the run folders: a file of --save-data does not have all that it draws")
+    if args.save_data:  # and draw from it, so that it gives the same picture again
+        if args.kind in SCORE_KINDS:  # one row of each run is enough
+            runs, results = graesser.final_results(runs, results, args.column)
+        save_data(args.save_data, runs, results, [*SAVED[args.kind], args.column])
+        runs, results = load(args.kind, [str(args.save_data)], (), columns)
     match args.kind:
         case "curves":
-            return graesser.curves(runs, results, args.column, args.statistic)
-        case "sparsity":
-            return graesser.sparsity(runs, results, args.column, args.statistic)
+            return graesser.curves(runs, results, [args.column], args.statistic)
+        case "snr":
+            return graesser.snr(runs, results, args.statistic)
+        case "scaling":
+            return graesser.scaling(runs, results, args.column, args.statistic)
         case "iqm":
-            return graesser.iqm(runs, results, args.column, args.statistic)
-        case "flag":
-            return graesser.flag(runs, results, args.column, args.statistic, args.flag)
+            return aggregate.iqm(runs, results, args.column, args.statistic)
+        case "sensitivity" | "split":
+            return graesser.sensitivity(runs, results, args.column, args.statistic, args.flag)
         case "tickets":
             return vischer.tickets(results, args.column, args.statistic)
         case "inputs":

@@ -1,2 +1,2 @@
-"""The pictures of plot.py, a file for each paper: graesser, vischer (goggles is a part of it) and dimofte. They share
-runs (folders as tables), estimates (statistics and their texts) and panels (what is drawn alike)."""
+"""The pictures of plot.py, a file for each paper: graesser (with aggregate, flops), vischer (with goggles) and dimofte.
+They share runs (folders as tables), estimates (statistics and their texts) and panels (what is drawn alike)."""

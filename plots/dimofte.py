@@ -122,8 +122,8 @@ def earlybird_rows(runs: pd.DataFrame, results: pd.DataFrame, kind: str, statist
     columns = [column for column in COLUMNS[kind] if column in results and column not in (*keys, "censored")]
     rows: list[Row] = []
     for (env, variant), members in runs.groupby(["env_id", "variant"], sort=False):
-        agents = results[results.folder.isin(members.index)]
-        what = agents.kind.where(agents.kind != "early_bird", agents.folder.map(members.experiment))
+        agents = results[results.run.isin(members.index)]
+        what = agents.kind.where(agents.kind != "early_bird", agents.run.map(members.experiment))
         agents = agents.assign(what=pd.Categorical(what, KINDS)).drop_duplicates([*keys, "seed"])
         task = ", ".join([env, *variant.split(", ")[1:]])  # without the script, the same for all
         explored = exploration_end(members.iloc[0], agents)
@@ -169,11 +169,11 @@ def earlybird_table(rows: list[Row], kind: str, statistic: str) -> str:
 def earlybird(runs: pd.DataFrame, results: pd.DataFrame, statistic: str) -> list[Picture]:
     """Those that can be drawn of these runs."""
     runs = finished_runs(runs)
-    results = finite_rows(results[results.folder.isin(runs.index)])
+    results = finite_rows(results[results.run.isin(runs.index)])
     pictures = []
     for kind in COLUMNS:
         members = runs[runs.experiment.isin(EXPERIMENTS if kind == "pruned" else [kind])]
-        members = members[members.index.isin(results.folder)]
+        members = members[members.index.isin(results.run)]
         if members.empty:
             continue
         members = name_variants(members, "experiment")
@@ -203,7 +203,7 @@ def finish(figure: plt.Figure) -> plt.Figure:
 
 def read_overlaps(runs: pd.DataFrame, task: str) -> dict[tuple[str, float], tuple[np.ndarray, np.ndarray]]:
     """(task, fraction) -> episodes, and the overlap of the masks of any two of them."""
-    folder: Path = runs.index[0]
+    folder: Path = runs.folder.iloc[0]
     if len(runs) > 1:
         folders, seed = " and ".join(map(str, runs.index)), runs["seed"].iloc[0]
         su.fail(f"{folders} differ in nothing but the seed: choose with --where seed={seed}")

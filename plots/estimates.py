@@ -31,6 +31,28 @@ def estimate(tasks: list[np.ndarray], statistic: str, resamples: int = 2000) -> 
     return np.stack([value, low, high])
 
 
+def profile(tasks: list[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
+    """[value, low, high] of the share of runs with a score above each threshold: the performance profile of Agarwal et
+    al. 2021."""
+    return estimate([scores[:, None] > thresholds for scores in tasks], "mean")
+
+
+def improvement(tasks: list[np.ndarray], others: list[np.ndarray], resamples: int = 2000) -> np.ndarray:
+    """[value, low, high] of the probability that a run scores more than one of the others on the same task, as a mean
+    over tasks; equal scores count half (Agarwal et al. 2021). The stratified bootstrap draws both sides anew."""
+    wins = [(x[:, None] > y) + 0.5 * (x[:, None] == y) for x, y in zip(tasks, others, strict=True)]  # [runs, others]
+    value = np.mean([of_task.mean() for of_task in wins])
+    if max(max(of_task.shape) for of_task in wins) < 2:
+        return np.array([value, np.nan, np.nan])
+    rng = np.random.default_rng(0)
+    means = []
+    for of_task in wins:
+        n, m = of_task.shape
+        ours, theirs = rng.integers(n, size=(resamples, n, 1)), rng.integers(m, size=(resamples, 1, m))
+        means.append(of_task[ours, theirs].mean(axis=(1, 2)))
+    return np.array([value, *np.percentile(np.mean(means, axis=0), [2.5, 97.5])])
+
+
 def columns_of(estimates: np.ndarray, *index: int) -> dict[str, float]:
     return {name: float(x) for name, x in zip(("value", "low", "high"), estimates[:, *index], strict=True)}
 

@@ -293,7 +293,7 @@ def test_the_default_method_with_default_flags_is_the_prominent_line(draw, given
 
 
 def test_seeds_that_train_together_are_runs_of_their_own(draw, fails):
-    sac({1: [0, 10], 2: [0, 20], 4: [0, NAN]}, "runs/a", script="dqn_rigl")
+    sac({1: [0, 10], 2: [0, 20], 4: [0, NAN]}, "runs/a", script="dqn_rigl", snr=[1, 2])
     sac({3: [0, 60], 1: [0, 99]}, "runs/b", script="dqn_rigl")  # of seed 1 the first is enough
     sac({5: [0, 1], 6: [0, 2]}, "runs/c", script="dqn_rigl", total_timesteps=30)
     drawn = draw("scaling", "runs")
@@ -379,7 +379,7 @@ def test_iqm_is_from_a_random_agent_to_the_dense_mean_of_each_task(draw, fails, 
     assert "Zero-v0 has several kinds of dense runs" in fails("iqm", "runs")
 
 
-def test_iqm_of_other_agents_is_normalised_by_dense_sac_where_it_is_there(draw, monkeypatch):
+def test_iqm_of_other_agents_is_normalised_by_dense_sac_where_it_is_there(draw, fails, monkeypatch):
     monkeypatch.setattr(aggregate, "RANDOM_SCORES", dict.fromkeys(("A-v0", "B-v0"), 0))
     sac([100], method="dense", env_id="A-v0")
     for env in ("A-v0", "B-v0"):
@@ -401,6 +401,8 @@ def test_iqm_of_other_agents_is_normalised_by_dense_sac_where_it_is_there(draw, 
     sac([50], env_id="A-v0")  # with runs of SAC there is a line of panels for each agent
     there = draw("iqm", "runs").figure.axes
     assert [ax.get_title() for ax in there] == ["SAC, 90% sparse", "PPO, 90% sparse"]
+    sac({3: [50]}, script="ppo_rigl", env_id="A-v0", method="dense", weight_decay=0)
+    assert "A-v0, PPO has several kinds of dense runs" in fails("iqm", "runs")
 
 
 def test_flops_are_those_of_the_networks(monkeypatch):
@@ -476,7 +478,8 @@ def test_a_picture_is_drawn_again_from_the_file_that_save_data_wrote(draw, fails
         scores = [-300 - seed / 7, -250 - seed / 3, -200 * 1.1**seed]
         sac(scores, seed=seed, method="dense", threads=seed)
         for decay in (0, 1e-6, 1e-3):
-            sac([x - 1000 * decay / seed for x in scores], seed=seed, weight_decay=decay, given=["--weight-decay", "1"])
+            given = ["--weight-decay"] * (decay != 1e-6)
+            sac([x - 1000 * decay / seed for x in scores], seed=seed, weight_decay=decay, given=given)
     sac({1: [-400, -300.5], 2: [-350, -299.25], 3: [-100, NAN]}, script="ppo_rigl", method="static", actor_share=0.1)
     sac({1: [-500, -444.5], 2: [-450, -399.75]}, script="ppo_rigl", method="static")
     sac({1: [-500, -444.5]}, script="ppo_rigl", method="static", actor_share=0.3, total_timesteps=30)
