@@ -498,8 +498,8 @@ if __name__ == "__main__":
         raise SystemExit(0)
 
     # ---- All runs at their start, or where they were. ``runs`` are those in the batch; the others have been tested.
-    folder = su.start_run(args, "dqn_earlybird", args.experiment)
-    checkpoint, stop = su.folder_checkpoint(folder, args), su.StopSignal()
+    folder, checkpoint = su.start_run(args, "dqn_earlybird", args.experiment)
+    stop = su.StopSignal()
     starts = [initial_parameters(sizes, run) for run in plan]
     agent, runs, R, step = new_agent(starts), plan, len(plan), 0
     vector = make_envs(args, R)
