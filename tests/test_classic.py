@@ -195,6 +195,24 @@ def test_a_mask_resets_the_chosen_rows_from_their_runs_streams():
     np.testing.assert_array_equal(again[[1, 3]], np.float32(third))
 
 
+def test_kept_runs_go_on_where_they_are():
+    vector, n_ends = make_vec("CartPole-v0", 4, 2), 0
+    vector.max_episode_steps = 20
+    vector.reset(seed=1)
+    for t in range(30):
+        vector.step(np.array([t, t // 2, t // 3, 1]).repeat(2) % 2)
+    whole = make_vec("CartPole-v0", 4, 2)
+    whole.max_episode_steps = 20
+    whole.set_state(vector.get_state())
+    rest = vector.keep([1, 3])
+    for t in range(40):
+        action = np.array([0, 0, t, t // 2, 0, 0, 1, t // 2]) % 2
+        here, there = whole.step(action), rest.step(action[[2, 3, 6, 7]])
+        assert all((a[[2, 3, 6, 7]] == b).all() for a, b in zip(here[:4], there[:4], strict=True))
+        n_ends += there[3].sum()
+    assert n_ends > 2  # by the time limit
+
+
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="Pendulum-v1.*CartPole-v0, CartPole-v1, Acrobot-v1, MountainCar-v0"):
         make_vec("Pendulum-v1", 1, 1)

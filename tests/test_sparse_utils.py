@@ -768,7 +768,7 @@ FREE = dict.fromkeys(su.FREE_FLAGS - {"rounds", "run_dir", "fresh"}, 7)  # other
 
 @pytest.fixture
 def start(monkeypatch):
-    """``su.start_run`` as a process of its own: its lock goes when it ends. It returns the folder, and ``checkpoint`` is
+    """``su.start_run`` as a process of its own: its lock goes when it ends. Returns the folder, and ``checkpoint`` is
     what was in that. Weights & Biases seems to be there."""
     monkeypatch.setattr(su, "find_spec", str)
 
