@@ -18,10 +18,6 @@ LIMITS = {"CartPole-v0": 200, "CartPole-v1": 500, "Acrobot-v1": 500, "MountainCa
 LAST = {"CartPole": [2.39, 3, 0, 0], "Acrobot": [2.05, 0.05, 2, 0], "MountainCar": [0.49, 0.05]}
 
 
-def last_state(env_id: str) -> list[float]:
-    return LAST[env_id.split("-")[0]]
-
-
 def skilled(env_id: str, obs: np.ndarray) -> np.ndarray:
     """Actions that balance the pole to the time limit, and swing up or reach the goal well before it."""
     if "CartPole" in env_id:
@@ -51,20 +47,10 @@ def physics(envs: ClassicVectorEnv) -> np.ndarray:
 # ---- gymnasium's episodes --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "env_id, policy, ends",
-    [
-        ("CartPole-v0", "random", {"terminated"}),
-        ("CartPole-v0", "skilled", {"truncated"}),
-        ("CartPole-v1", "random", {"terminated"}),
-        ("CartPole-v1", "skilled", {"truncated"}),
-        ("Acrobot-v1", "random", {"truncated"}),
-        ("Acrobot-v1", "skilled", {"terminated"}),
-        ("MountainCar-v0", "random", {"truncated"}),
-        ("MountainCar-v0", "skilled", {"terminated"}),
-    ],
-)
-def test_every_run_goes_through_the_episodes_of_gymnasium(env_id, policy, ends):
+@every_task
+@pytest.mark.parametrize("policy", ["random", "skilled"])
+def test_every_run_goes_through_the_episodes_of_gymnasium(env_id, policy):
+    """A random policy lets the pole fall, and comes to the time limit elsewhere; a skilled one the other way round."""
     seeds = [3, 14, 15]
     singles = [gym.make(env_id) for _ in seeds]
     envs = make_vec(env_id, runs=3, envs_per_run=1)
@@ -94,7 +80,7 @@ def test_every_run_goes_through_the_episodes_of_gymnasium(env_id, policy, ends):
                 np.testing.assert_allclose(obs[row], env.reset()[0], rtol=0, atol=1e-7)
                 seen.add("terminated" if terminated[row] else "truncated")
             np.testing.assert_allclose(physics(envs)[row], env.unwrapped.state, rtol=0, atol=1e-12)
-    assert seen == ends
+    assert seen == {"terminated" if ("CartPole" in env_id) == (policy == "random") else "truncated"}
 
 
 @pytest.mark.parametrize(
@@ -143,31 +129,16 @@ def test_a_step_from_anywhere_is_that_of_gymnasium(env_id, low, high, atol):
 @every_task
 @pytest.mark.parametrize("elapsed", ["middle", "last step"])
 def test_the_last_step_can_be_both_terminated_and_truncated(env_id, elapsed):
-    steps = LIMITS[env_id] - 1 if elapsed == "last step" else 50
+    steps, last = LIMITS[env_id] - 1 if elapsed == "last step" else 50, LAST[env_id.split("-")[0]]
     envs = make_vec(env_id, runs=1, envs_per_run=2)
     envs.reset(seed=0)
-    place(envs, [last_state(env_id)] * 2, steps)
+    place(envs, [last] * 2, steps)
     _, rewards, terminated, truncated, infos = envs.step(np.array([0, 1]))
     for row in range(2):
-        obs, *others = single(env_id, last_state(env_id), steps).step(row)[:4]
+        obs, *others = single(env_id, last, steps).step(row)[:4]
         assert [rewards[row], terminated[row], truncated[row]] == others
         assert (terminated[row], truncated[row]) == (True, elapsed == "last step")
         np.testing.assert_allclose(infos["final_obs"][row], obs, rtol=2e-7)
-
-
-@every_task
-def test_the_time_limit_starts_again_with_each_episode(env_id):
-    envs = make_vec(env_id, runs=1, envs_per_run=2)
-    limit = LIMITS[env_id]
-    envs.reset(seed=0)
-    place(envs, physics(envs), limit - 2)
-    place(envs, [physics(envs)[0], last_state(env_id)], limit - 2)
-    actions = np.array([1, 0])
-    _, _, terminated, truncated, _ = envs.step(actions)  # row 1 fails one step before the limit
-    assert (terminated.tolist(), truncated.tolist()) == ([False, True], [False, False])
-    _, _, terminated, truncated, _ = envs.step(actions)
-    assert (terminated.tolist(), truncated.tolist()) == ([False, False], [True, False])
-    assert envs.get_state()["elapsed"] == [0, 1]
 
 
 # ---- One stream for each run -----------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from envs.mazegrid import (
@@ -373,23 +372,15 @@ def test_pictures_and_text():
         assert blocks[3, 0, 7, 0].tolist() == [255, 0, 255]
         assert blocks[0, 0, 0, 0].tolist() == [128, 128, 128]
         assert frames[1][16, 16].tolist() == [0, 255, 255]
-    assert gym.make("MazeGrid-v0").unwrapped.render_mode is None
-    silent = make("MazeGrid-v0", 1, 1)
-    silent.reset()
-    assert silent.render() is None
 
 
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="MazeGrid-v1.*MazeGrid-v0, MazeGridRGB-v0, MazeGridEntangled-v0"):
         make_vec("MazeGrid-v1", 1, 1)
-    with pytest.raises(ValueError, match="render_mode"):
-        make_vec("MazeGrid-v0", 1, 1, render_mode="human")
     with pytest.raises(ValueError, match="needs matrix_seeds, one for each run"):
         make_vec("MazeGridEntangled-v0", 2, 1)
     with pytest.raises(ValueError, match="3 matrix_seeds for 2 runs"):
         make_vec("MazeGridEntangled-v0", 2, 1, matrix_seeds=[1, 2, 3])
-    with pytest.raises(ResetNeeded):
-        make("MazeGrid-v0", 3, 2).render()
     single = gym.make("MazeGrid-v0")
     single.reset()
     for action in (4, -1):
