@@ -22,6 +22,7 @@ from envs.mazegrid import (
     find,
     make_vec,
 )
+from envs.vector import last_observations
 
 every_task = pytest.mark.parametrize("env_id", ENV_IDS)
 UP, DOWN, LEFT, RIGHT = range(4)
@@ -251,8 +252,7 @@ def test_every_row_goes_through_the_episodes_of_the_single_environment(env_id):
     envs = make(env_id, 2, 4, matrix_seeds=seeds)
     options = [{"matrix_seed": seeds[row // 4]} if "Entangled" in env_id else {} for row in range(8)]
     singles = [gym.make(env_id, **option) for option in options]
-    obs, infos = envs.reset(seed=[1, 2])
-    assert infos == {}
+    obs, _ = envs.reset(seed=[1, 2])
     np.testing.assert_array_equal(obs, [env.reset()[0] for env in singles])
     rng, t, ends, returns = np.random.default_rng(0), np.zeros(8, int), set(), np.zeros(8)
     for _ in range(430):
@@ -260,17 +260,13 @@ def test_every_row_goes_through_the_episodes_of_the_single_environment(env_id):
         actions[:3] = [script[step] for script, step in zip(scripts, t, strict=False)]
         obs, rewards, terminated, truncated, infos = envs.step(actions)
         t, ended = t + 1, terminated | truncated
-        assert infos.keys() == ({"final_obs", "_final_obs"} if ended.any() else set())
-        if ended.any():
-            np.testing.assert_array_equal(infos["_final_obs"], ended)
-            assert (infos["final_obs"].dtype, infos["final_obs"].shape) == (obs.dtype, obs.shape)
+        reached = last_observations(obs, ended, infos)
         returns += rewards
         for row, env in enumerate(singles):
             expected, *others = env.step(actions[row])[:4]
             assert [rewards[row], terminated[row], truncated[row]] == others
-            last = infos["final_obs"][row] if ended[row] else obs[row]
-            assert expected.dtype == last.dtype
-            np.testing.assert_array_equal(last, expected)
+            assert expected.dtype == reached.dtype
+            np.testing.assert_array_equal(reached[row], expected)
             if ended[row]:
                 ends |= {(row, bool(terminated[row]), bool(truncated[row]), int(t[row]), returns[row])}
                 np.testing.assert_array_equal(obs[row], env.reset()[0])
