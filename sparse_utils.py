@@ -707,11 +707,10 @@ def mask_distance(masks: Weights, other: Weights) -> float:
     return int(different.sum()) / different.numel()
 
 
-def overlap_matrix(masks: Sequence[Weights]) -> Tensor:
-    """1 - distance of all pairs of n masks, [n, n] (Dimofte 2023, equation 2.6)."""
-    flat = torch.stack([flat_mask(mask) for mask in masks]).float()
-    both, size = flat @ flat.T, flat.sum(1)  # exact: whole numbers below 2^24
-    return 1 - (size[:, None] + size - 2 * both) / flat.shape[1]
+def overlap_matrix(masks: Tensor) -> Tensor:
+    """1 - distance of all pairs of n flat masks [..., n, weights]: [..., n, n] (Dimofte 2023, equation 2.6)."""
+    both, size = masks @ masks.mT, masks.sum(-1)  # exact: whole numbers below 2^24
+    return 1 - (size[..., :, None] + size[..., None, :] - 2 * both) / masks.shape[-1]
 
 
 def save_ticket(file: Path, masks: Weights, **contents: Any) -> None:

@@ -415,8 +415,7 @@ def overlaps(args: Args, run: Run) -> Tensor:
     if run.diverged:
         return torch.full((len(args.prune_fractions), n_masks, n_masks), math.nan)
     bits = torch.stack(run.masks, 1).numpy()
-    masks = torch.from_numpy(np.unpackbits(bits, axis=-1, count=run.remaining)).float()
-    return torch.stack([su.overlap_matrix([{"all": mask} for mask in of_fraction]) for of_fraction in masks])
+    return su.overlap_matrix(torch.from_numpy(np.unpackbits(bits, axis=-1, count=run.remaining)).float())
 
 
 def result_rows(args: Args, run: Run) -> list[dict[str, Any]]:

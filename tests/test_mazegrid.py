@@ -276,19 +276,6 @@ def test_every_row_goes_through_the_episodes_of_the_single_environment(env_id):
     assert {end[1:3] for end in ends if end[0] > 2} == {(True, False), (False, True)}
 
 
-@every_task
-def test_any_state_looks_the_same_stepped_to_and_placed(env_id):
-    envs, placed = make(env_id, 2, 3, autoreset=False), make(env_id, 2, 3, autoreset=False)
-    envs.reset()
-    for action in some_actions(120, 6, seed=2):
-        obs = envs.step(action)[0]
-        placed.set_state(envs.get_state())
-        np.testing.assert_array_equal(placed._shown, envs._shown)
-        again = placed.reset(options={"reset_mask": np.zeros(6, bool)})[0]
-        np.testing.assert_array_equal(again, obs)
-        assert again.dtype == obs.dtype
-
-
 def test_the_time_limit_truncates_and_starts_again_with_each_episode():
     envs = make("MazeGrid-v0", 1, 2)
     envs.reset()

@@ -121,8 +121,8 @@ def test_tensorboard_shows_returns_and_losses(tmp_path, monkeypatch):
 
 
 def test_input_mask_shows_only_living_inputs(tmp_path):
-    """Cart-Pole without its second input. Whatever that one is, the agent does the same; the columns keep counting in
-    the whole observation, and a ticket of this run can mask the inputs of a third one."""
+    """Cart-Pole without its second input. The columns keep counting in the whole observation, and a ticket of this run
+    can mask the inputs of a third one."""
     file = helpers.save_mask(tmp_path / "t.pt", alive=[0, 2, 3])
     flags = f"{TINY} --rounds 2 --conditions ticket random_reinit --prune-fraction 0.7"
     done = run(f"{flags} --input-mask {file} --run-dir {tmp_path / 'run'}")
@@ -135,11 +135,6 @@ def test_input_mask_shows_only_living_inputs(tmp_path):
         assert first.shape == (3, 8) and t["best"]["critic.layers.0.weight"].shape == (3, 8)
         assert row["alive_inputs"].split() == [str(i) for i, w in zip((0, 2, 3), first, strict=True) if w.any()]
         assert (t["obs_shape"], t["inputs"]) == ([4], [0, 2, 3])
-    nets = ppo_imp.make_networks(1, Args(**t["args"]), FOUR, Discrete(2), t["inputs"])
-    obs = torch.randn(1, 10, 4)
-    shifts = ([0.0] * 4, [0, 7.0, 0, 0], [1.0] * 4)
-    out, same, other = (nets["actor"](nets["view"](obs + torch.tensor(shift))) for shift in shifts)
-    assert torch.equal(out, same) and (out != other).any()
     out = run(f"--evaluate {tmp_path / 'run/tickets/round02_ticket_seed1.pt'} --eval-episodes 5").stdout
     assert out.startswith("CartPole-v1, --seed 1, 5 episodes")
     again = helpers.save_mask(tmp_path / "again.pt", alive=[1], dim=3, inputs=[0, 2, 3], obs_shape=[4])
