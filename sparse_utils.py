@@ -673,14 +673,11 @@ class Best:
             setattr(self, name, saved[name].numpy())
 
 
-def describe_ticket(
-    masks: Weights, first_layer: str, inputs: Sequence[int] | None = None
-) -> dict[str, float | int | str]:
-    """What the masks of one network say, as columns of results.csv: weights that remain, the inputs that the layer
-    named ``first_layer`` still reads, and density of each layer. ``inputs`` are the numbers of its inputs, if not 0, 1,
-    2 ..."""
+def describe_ticket(masks: Weights, inputs: Sequence[int] | None = None) -> dict[str, float | int | str]:
+    """What the masks of one network say, as columns of results.csv: weights that remain, the inputs that its first
+    layer still reads, and density of each layer. ``inputs`` are their numbers, if not 0, 1, 2 ..."""
     total, remaining = (sum(int(f(m)) for m in masks.values()) for f in (Tensor.numel, Tensor.sum))
-    first = masks[first_layer]  # [in, out] or [out, in, kh, kw]
+    first = next(iter(masks.values()))  # [in, out] or [out, in, kh, kw]
     alive = (first.sum(1) if first.dim() == 2 else first.sum((0, 2, 3))).nonzero().flatten().tolist()
     alive = alive if inputs is None else [inputs[i] for i in alive]
     return {
@@ -1359,7 +1356,7 @@ class Rounds:
                 "round": self.round,
                 "seed": seed,
                 "condition": condition,
-                **describe_ticket(ticket["masks"], contents["first_layer"], contents["inputs"]),
+                **describe_ticket(ticket["masks"], contents["inputs"]),
                 **best.columns(r, float(retest[r].mean())),
                 **{name: values[r] for name, values in columns.items()},
             }

@@ -488,7 +488,6 @@ if __name__ == "__main__":
         print(f"weights in rounds 0 to {args.rounds}: {' '.join(map(str, keep))}")
         raise SystemExit(0)
     contents = {
-        "first_layer": "actor.layers.0.weight",
         "activation": "relu" if teacher.values else "tanh",
         "obs_shape": list(obs_space.shape),
         "inputs": teacher.inputs,

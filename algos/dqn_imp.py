@@ -508,7 +508,6 @@ if __name__ == "__main__":
     n_bytes = obs_space.dtype.itemsize * Replay.width(obs_space) + 10  # of a transition
     su.check_memory(n_runs * args.buffer_size * n_bytes, f"the replay memory of {n_runs} runs", "--buffer-size")
     contents = {
-        "first_layer": "actor.layers.0.weight",
         "activation": "relu",
         "obs_shape": list(obs_space.shape),
         "inputs": inputs,

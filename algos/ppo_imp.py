@@ -491,7 +491,6 @@ if __name__ == "__main__":
         print(f"weights of the {' and '.join(pruned_nets)} in rounds 0 to {args.rounds}: {' '.join(map(str, keep))}")
         raise SystemExit(0)
     contents = {
-        "first_layer": "actor.layers.0.weight",
         "activation": "relu" if len(obs_space.shape) == 3 else "tanh",
         "obs_shape": list(obs_space.shape),
         "inputs": inputs,

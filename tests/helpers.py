@@ -181,7 +181,7 @@ def save_mask(
     """A ticket of a network for ``dim`` inputs, of which only those in ``alive`` have weights."""
     masks = {"actor.layers.0.weight": torch.zeros(dim, 5)}
     masks["actor.layers.0.weight"][alive, 1] = 1
-    result = {**su.describe_ticket(masks, "actor.layers.0.weight", contents.get("inputs")), "seed": seed}
+    result = {**su.describe_ticket(masks, contents.get("inputs")), "seed": seed}
     ticket = {"result": result, "script": "ppo_imp", "obs_shape": [dim], "inputs": None, "args": {"env_id": env_id}}
     su.save_ticket(file, masks, **{**ticket, **contents})
     return file

@@ -643,7 +643,7 @@ def test_inputs_of_a_ticket_are_for_its_own_task():
 
     def ask(of: str, env_id: str, n: int = 3, seeds: tuple[int, ...] = (2,), mask: torch.Tensor | None = None) -> list:
         masks = {"actor.layers.0.weight": torch.eye(3)[:, [0, 2]] if mask is None else mask}
-        result = {**su.describe_ticket(masks, "actor.layers.0.weight"), "seed": 2}
+        result = {**su.describe_ticket(masks), "seed": 2}
         ticket = {"masks": masks, "args": {"env_id": of}, "obs_shape": [3], "result": result}
         return inputs_of_ticket(ticket, env_id, Box(-1, 1, (n,)), seeds)
 
