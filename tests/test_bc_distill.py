@@ -301,7 +301,7 @@ def test_loss_of_gaussian_policies_is_the_divergence_from_the_teacher():
 
 @pytest.mark.rounding
 def test_loss_of_action_values_is_the_huber_loss():
-    """With delta 1, of all actions' values: a parabola that goes on as a line."""
+    """With delta 1, a parabola that goes on as a line: the mean over all actions' values."""
     torch.manual_seed(0)
     actor, x = bc_distill.Network(3, (4, 8, 5), gaussian=False, values=True), torch.randn(3, 20, 4)
     target = 2 * torch.randn(3, 20, 5)
@@ -309,8 +309,6 @@ def test_loss_of_action_values_is_the_huber_loss():
     far = (actor(x) - target).abs()
     assert (far > 1).any() and (far < 1).any()
     torch.testing.assert_close(loss, torch.where(far < 1, far**2 / 2, far - 0.5).mean((1, 2)))
-    for r in range(3):
-        torch.testing.assert_close(loss[r], torch.nn.HuberLoss(delta=1.0)(actor(x)[r], target[r]))
 
 
 @pytest.mark.parametrize("kind", ["policy", "gaussian", "values"])

@@ -627,21 +627,6 @@ def test_set_masks_before_the_first_optimizer_step():
     assert weight.tolist() == [[1, 0], [0, 1]]
 
 
-def test_a_layer_of_a_million_weights():
-    """Exact counts where float32 sums and sorts would begin to matter; nothing here loops over weights."""
-    weights, generator = {"w": nn.Parameter(torch.empty(1000, 1000))}, rng()
-    masks = su.random_masks(weights, {"w": 0.1}, generator)
-    su.sparse_init_(weights, masks, generator)
-    assert masks["w"].count_nonzero() == 100_000
-    assert torch.equal(weights["w"] != 0, masks["w"] != 0)
-    old = masks["w"].clone()
-    turnover = su.rewire(weights, masks, 0.3, gradients={"w": torch.randn(1000, 1000, generator=generator)})
-    assert masks["w"].count_nonzero() == 100_000
-    assert turnover == ((masks["w"] == 1) & (old == 0)).sum().item() / 100_000
-    assert 0.25 < turnover < 0.3  # 30,000 are dropped, of which chance grows about 1 in 31 again
-    assert (weights["w"][masks["w"] == 0] == 0).all()
-
-
 # ---- The invariant ---------------------------------------------------------------------------------------------------
 
 
