@@ -690,14 +690,11 @@ class Best:
             setattr(self, name, saved[name].numpy())
 
 
-def describe_ticket(
-    masks: Weights, first_layer: str, inputs: Sequence[int] | None = None
-) -> dict[str, float | int | str]:
-    """What the masks of one network say, as columns of results.csv: weights that remain, the inputs that the layer
-    named ``first_layer`` still reads, and density of each layer. ``inputs`` are the numbers of its inputs, if not 0, 1,
-    2 ..."""
+def describe_ticket(masks: Weights, inputs: Sequence[int] | None = None) -> dict[str, float | int | str]:
+    """What the masks of one network say, as columns of results.csv: weights that remain, the inputs that its first
+    layer still reads, and density of each layer. ``inputs`` are their numbers, if not 0, 1, 2 ..."""
     total, remaining = (sum(int(f(m)) for m in masks.values()) for f in (Tensor.numel, Tensor.sum))
-    first = masks[first_layer]  # [in, out] or [out, in, kh, kw]
+    first = next(iter(masks.values()))  # [in, out] or [out, in, kh, kw]
     alive = (first.sum(1) if first.dim() == 2 else first.sum((0, 2, 3))).nonzero().flatten().tolist()
     alive = alive if inputs is None else [inputs[i] for i in alive]
     return {
@@ -724,11 +721,10 @@ def mask_distance(masks: Weights, other: Weights) -> float:
     return int(different.sum()) / different.numel()
 
 
-def overlap_matrix(masks: Sequence[Weights]) -> Tensor:
-    """1 - distance of all pairs of n masks, [n, n] (Dimofte 2023, equation 2.6)."""
-    flat = torch.stack([flat_mask(mask) for mask in masks]).float()
-    both, size = flat @ flat.T, flat.sum(1)  # exact: whole numbers below 2^24
-    return 1 - (size[:, None] + size - 2 * both) / flat.shape[1]
+def overlap_matrix(masks: Tensor) -> Tensor:
+    """1 - distance of all pairs of n flat masks [..., n, weights]: [..., n, n] (Dimofte 2023, equation 2.6)."""
+    both, size = masks @ masks.mT, masks.sum(-1)  # exact: whole numbers below 2^24
+    return 1 - (size[..., :, None] + size[..., None, :] - 2 * both) / masks.shape[-1]
 
 
 def save_ticket(file: Path, masks: Weights, **contents: Any) -> None:
@@ -1040,9 +1036,10 @@ def seeds(*key: int, n: int = 1) -> list[int]:
     return [int(state) for state in np.random.SeedSequence((len(key), *key)).generate_state(n)]
 
 
-def start_run(args: Any, script: str, variant: str, reads: Sequence[Path] = ()) -> Path:
+def start_run(args: Any, script: str, variant: str, reads: Sequence[Path] = ()) -> tuple[Path, dict[str, Any] | None]:
     """Make or reopen a run's folder, ``args.run_dir`` or {env}__{script}__{variant}__{seed}__{hash of ``identity``}
-    below runs/, where many seeds that train together are counted.
+    below runs/, where many seeds that train together are counted. Returns it, and what is in its checkpoint.pt, or None
+    if there is none.
 
     A finished run says so and ends the program with status 0, unless ``args.rounds`` now asks for more. A folder that
     holds a run of another script or version, or with other result-changing arguments, that is no run folder, or that
@@ -1091,7 +1088,8 @@ def start_run(args: Any, script: str, variant: str, reads: Sequence[Path] = ()) 
         for file, digest in config["reads"].items():
             if digests.get(file, digest) != digest:
                 fail(f"{file} has changed since the run in {folder} began; --fresh would start it over")
-        if _finished(folder, args):
+        checkpoint = _checkpoint_in(folder, args)  # once: it may take gigabytes
+        if _finished(folder, args, checkpoint):
             print(f"{folder} is finished; --fresh would start it over")
             raise SystemExit(0)
     except FileLockTimeout:
@@ -1102,23 +1100,13 @@ def start_run(args: Any, script: str, variant: str, reads: Sequence[Path] = ()) 
     if not begins:
         config["resumed"] = [*config["resumed"], {"args": asdict(args), "command": sys.argv, **_versions()}]
         write_json(config_file, config)
-    return folder
+    return folder, checkpoint
 
 
 _locks = []  # A lock lasts as long as its object, so a killed run leaves none behind.
 
 
-def _finished(folder: Path, args: Any) -> bool:
-    if hasattr(args, "rounds"):
-        results = read_csv(folder / "results.csv")
-        return bool(results) and (int(results[-1]["round"]) >= args.rounds or int(results[-1]["remaining"]) <= 1)
-    checkpoint = folder_checkpoint(folder, args)
-    return checkpoint is not None and checkpoint["finished"]
-
-
-def folder_checkpoint(folder: Path, args: Any) -> dict[str, Any] | None:
-    """The checkpoint of the run in a folder; None if there is none yet. Ends the program with one line if it cannot be
-    read or is that of another run."""
+def _checkpoint_in(folder: Path, args: Any) -> dict[str, Any] | None:
     file = folder / "checkpoint.pt"
     if not file.exists():
         return None
@@ -1126,6 +1114,13 @@ def folder_checkpoint(folder: Path, args: Any) -> dict[str, Any] | None:
     if not isinstance(checkpoint, dict) or identity(checkpoint.get("args", {})) != identity(asdict(args)):
         fail(f"{file} is not that of the run in this folder; --fresh would start it over")
     return checkpoint
+
+
+def _finished(folder: Path, args: Any, checkpoint: dict[str, Any] | None) -> bool:
+    if not hasattr(args, "rounds"):
+        return checkpoint is not None and checkpoint["finished"]
+    results = read_csv(folder / "results.csv")
+    return bool(results) and (int(results[-1]["round"]) >= args.rounds or int(results[-1]["remaining"]) <= 1)
 
 
 def _read_config(config_file: Path) -> dict[str, Any] | None:
@@ -1332,12 +1327,13 @@ class Rounds:
 
         rounds = Rounds(args, "ppo_imp", "actor", steps_per_round, "step", parts_of_the_stopwatch)
         for round_ in rounds:
-            ...                                 # prune, rewind, train, retest
+            rounds.tickets = ...                # prune and rewind
+            ...                                 # train, from where ``go_on`` says; retest
             rounds.finish(...)                  # tickets and curves, and results.csv last: it says that this is done
 
-    A round's tickets are its checkpoint. What an unfinished round needs to go on is in ``round.pt``: the states of the
-    ``parts`` that change in it (networks, optimizer, ...; see ``get_states``) after so many units (``done``).
-    ``tickets`` are dicts, one for each run: seed, condition, masks, initial (parameters) and, in round 0, rewind.
+    ``tickets`` are dicts, one for each run: seed, condition, masks, initial (parameters) and, in round 0, rewind. A
+    round's tickets are its checkpoint. What an unfinished round needs to go on is in ``round.pt``: the states of the
+    parts that change in it (networks, optimizer, best, ...; see ``get_states``) after so many units (``done``).
     """
 
     def __init__(
@@ -1351,20 +1347,22 @@ class Rounds:
         reads: Sequence[Path] = (),
     ):
         self.args, self.script, self.per_round, self.unit = args, script, per_round, unit
-        self.folder = start_run(args, script, variant, reads)
+        self.folder, _ = start_run(args, script, variant, reads)
         self.results, *others = (read_csv(self.folder / f"{name}.csv") for name in ("results", "curves", "timing"))
-        self.first = int(self.results[-1]["round"]) + 1 if self.results else 0
-        self.curves, self.timing = ([row for row in rows if int(row["round"]) < self.first] for rows in others)
+        self.round = int(self.results[-1]["round"]) + 1 if self.results else 0
+        self.curves, self.timing = ([row for row in rows if int(row["round"]) < self.round] for rows in others)
         self.stop, self.watch = StopSignal(), Stopwatch(*timed)
-        self.writer = summary_writer(args, self.folder, self.first * per_round)
-        self.progress = progress_bar((args.rounds + 1) * per_round, self.first * per_round, unit)
+        self.writer = summary_writer(args, self.folder, self.round * per_round)
+        self.progress = progress_bar((args.rounds + 1) * per_round, self.round * per_round, unit)
+        self.tickets, self.parts = [], {}
 
     def __iter__(self) -> Iterator[int]:
-        for round_ in range(self.first, self.args.rounds + 1):
-            if round_ and int(self.results[-1]["remaining"]) <= 1:
-                self.progress.write(f"round {round_}: one weight is left, so there is nothing more to remove")
+        for round_ in range(self.round, self.args.rounds + 1):
+            self.round = round_
+            if self.round and int(self.results[-1]["remaining"]) <= 1:
+                self.progress.write(f"round {self.round}: one weight is left, so there is nothing more to remove")
                 break
-            yield round_
+            yield self.round
         self.progress.close()
         self.writer.close()
         for condition in ("dense", *self.args.conditions):
@@ -1373,6 +1371,15 @@ class Rounds:
             if last:
                 print(f"{condition:18} best_retest in its last round: {np.mean(last):z.1f} over {len(last)} seeds")
 
+    def seeds(self, *key: int) -> list[int]:
+        """A seed for each run, the same for all conditions of its seed; the key says what for."""
+        return [seeds(ticket["seed"], self.round, *key)[0] for ticket in self.tickets]
+
+    def streams(self) -> tuple[list[np.random.Generator], list[int]]:
+        """A random stream for each of ``args.seeds``, and for each run which of them is its own."""
+        streams = [np.random.default_rng(seeds(seed, self.round, 1)[0]) for seed in self.args.seeds]
+        return streams, [self.args.seeds.index(ticket["seed"]) for ticket in self.tickets]
+
     def _file(self, round_: int, condition: str, seed: int) -> Path:
         return self.folder / "tickets" / f"round{round_:02}_{condition}_seed{seed}.pt"
 
@@ -1380,27 +1387,27 @@ class Rounds:
         """A run's ticket of an earlier round, with its best weights."""
         return load_ticket(self._file(round_, condition, seed))
 
-    def go_on(self, round_: int, parts: Mapping[str, Any], tickets: Sequence[dict[str, Any]]) -> tuple[int, dict]:
-        """Where the round was saved: units that are done, and the state; 0 and {} if it starts now."""
+    def go_on(self, **parts: Any) -> tuple[int, dict[str, Any]]:
+        """Where this round was saved: units that are done, and the state; 0 and {} if it starts now. ``parts`` are what
+        changes in it, with a ``best`` among them."""
+        self.parts = parts
         file = self.folder / "round.pt"
         saved = load_checkpoint(file) if file.exists() else {}
-        if saved.get("round") != round_:
+        if saved.get("round") != self.round:
             return 0, {}
         set_states(parts, saved)
-        for ticket, weights in zip(tickets, saved["rewind"], strict=False):
+        for ticket, weights in zip(self.tickets, saved["rewind"], strict=False):
             ticket["rewind"] = weights
         self.curves, self.watch.seconds, done = saved["curves"], saved["seconds"], saved["done"]
         # what was done before says nothing of the speed
         self.progress.initial = self.progress.n = self.progress.last_print_n = self.progress.n + done
-        self.progress.write(f"going on in round {round_} after {done:,} {self.unit}s")
+        self.progress.write(f"going on in round {self.round} after {done:,} {self.unit}s")
         return done, saved
 
-    def state(
-        self, round_: int, done: int, parts: Mapping[str, Any], tickets: Sequence[dict[str, Any]], **more: Any
-    ) -> dict[str, Any]:
+    def state(self, done: int, **more: Any) -> dict[str, Any]:
         """All that changes within a round, with ``more`` of it; not a copy."""
-        rewind = [ticket["rewind"] for ticket in tickets if "rewind" in ticket]
-        return {"round": round_, "done": done, "rewind": rewind, **get_states(parts), **more}
+        rewind = [ticket["rewind"] for ticket in self.tickets if "rewind" in ticket]
+        return {"round": self.round, "done": done, "rewind": rewind, **get_states(self.parts), **more}
 
     def save(self, state: dict[str, Any]) -> None:
         """Write round.pt and curves.csv, to go on from this state."""
@@ -1416,29 +1423,22 @@ class Rounds:
         print(f"stopped; the same command goes on from here ({self.folder})")
         raise SystemExit(128 + self.stop.signal)
 
-    def has_evaluated(self, round_: int, step: int) -> bool:
+    def has_evaluated(self, step: int) -> bool:
         last = self.curves[-1] if self.curves else {"round": -1, "step": 0}
-        return (int(last["round"]), int(last["step"])) == (round_, step)
+        return (int(last["round"]), int(last["step"])) == (self.round, step)
 
-    def evaluated(
-        self,
-        round_: int,
-        step: int,
-        tickets: Sequence[dict[str, Any]],
-        returns: np.ndarray,
-        best: Best,
-        losses: Mapping[str, Tensor] = MappingProxyType({}),
-        columns: Mapping[str, Sequence[float]] = MappingProxyType({}),
-    ) -> None:
-        """Record an evaluation, returns [R, episodes], after ``step`` units: in ``best``, in curves.csv, with further
-        ``columns`` [R], and in TensorBoard, with ``losses`` [R] as means over seeds."""
+    def evaluated(self, step: int, returns: np.ndarray, losses: Mapping[str, Tensor], **columns: list[float]) -> None:
+        """Record an evaluation, returns [R, episodes], after ``step`` units: in the round's ``best``, in curves.csv,
+        with further ``columns`` [R], and in TensorBoard, with ``losses`` [R] as means over seeds."""
+        best = self.parts["best"]
         for r in best.update(step, returns):
-            who = f"seed {tickets[r]['seed']}, {tickets[r]['condition']}"
-            self.progress.write(f"round {round_}, {who}: diverged before {self.unit} {step:,}")
-        total = round_ * self.per_round + step
-        for r, ticket in enumerate(tickets):
+            who = f"seed {self.tickets[r]['seed']}, {self.tickets[r]['condition']}"
+            self.progress.write(f"round {self.round}, {who}: diverged before {self.unit} {step:,}")
+        total = self.round * self.per_round + step
+        runs_of = {}
+        for r, ticket in enumerate(self.tickets):
             row = {
-                "round": round_,
+                "round": self.round,
                 "seed": ticket["seed"],
                 "condition": ticket["condition"],
                 "step": step,
@@ -1447,51 +1447,44 @@ class Rounds:
             }
             self.curves.append({**row, **{name: values[r] for name, values in columns.items()}})
             self.writer.add_scalar(f"return/{row['condition']}/seed{row['seed']}", row["return_mean"], total)
-        conditions = [ticket["condition"] for ticket in tickets]
-        for condition in dict.fromkeys(conditions):
-            here = [r for r, other in enumerate(conditions) if other == condition]
+            runs_of.setdefault(row["condition"], []).append(r)
+        for condition, runs in runs_of.items():
             for name, values in losses.items():
-                self.writer.add_scalar(f"{name}/{condition}", values[here].mean().item(), total)
+                self.writer.add_scalar(f"{name}/{condition}", values[runs].mean().item(), total)
         finite = best.final[np.isfinite(best.final)]
-        self.progress.set_postfix_str(f"round {round_}, return {finite.mean() if len(finite) else math.nan:.1f}")
+        self.progress.set_postfix_str(f"round {self.round}, return {finite.mean() if len(finite) else math.nan:.1f}")
 
-    def finish(
-        self,
-        round_: int,
-        tickets: Sequence[dict[str, Any]],
-        best: Best,
-        retest: np.ndarray,
-        contents: dict[str, Any],
-        columns: Mapping[str, Sequence[Any]] = MappingProxyType({}),
-    ) -> None:
-        """Save a round: its tickets, with their best weights and what belongs to all (``contents``), and rows of
-        results.csv, with the retest [R, episodes] and further ``columns`` [R]."""
+    def finish(self, retest: np.ndarray, contents: dict[str, Any], **columns: Sequence[Any]) -> None:
+        """Save this round: its tickets, with their best weights and what belongs to all (``contents``), and rows of
+        results.csv, with the retest [R, episodes] of the best weights and further ``columns`` [R]."""
+        best = self.parts["best"]
         (self.folder / "tickets").mkdir(exist_ok=True)
-        for r, ticket in enumerate(tickets):
+        for r, ticket in enumerate(self.tickets):
             seed, condition = ticket["seed"], ticket["condition"]
             row = {
-                "round": round_,
+                "round": self.round,
                 "seed": seed,
                 "condition": condition,
-                **describe_ticket(ticket["masks"], contents["first_layer"], contents["inputs"]),
+                **describe_ticket(ticket["masks"], contents["inputs"]),
                 **best.columns(r, float(retest[r].mean())),
                 **{name: values[r] for name, values in columns.items()},
             }
             self.results.append(row)
-            self.writer.add_scalar(f"best_retest/{condition}/seed{seed}", row["best_retest"], round_)
+            self.writer.add_scalar(f"best_retest/{condition}/seed{seed}", row["best_retest"], self.round)
             more = {
                 "best": copy_slice(best.weights, r),
                 "result": row,
                 "script": self.script,
                 "args": asdict(self.args),
             }
-            save_ticket(self._file(round_, condition, seed), **{**ticket, **contents, **more})
-        self.writer.add_scalar("remaining_fraction", row["remaining_fraction"], round_)
+            save_ticket(self._file(self.round, condition, seed), **{**ticket, **contents, **more})
+        self.writer.add_scalar("remaining_fraction", row["remaining_fraction"], self.round)
         self.watch.lap("save")
         seconds = self.watch.take()
-        speed = len(tickets) * self.per_round / sum(seconds.values())
-        self.writer.add_scalar("charts/SPS", speed, round_)
-        self.timing.append({"round": round_, "runs": len(tickets), f"{self.unit}s_per_second": speed, **seconds})
+        speed = len(self.tickets) * self.per_round / sum(seconds.values())
+        self.writer.add_scalar("charts/SPS", speed, self.round)
+        timing = {"round": self.round, "runs": len(self.tickets), f"{self.unit}s_per_second": speed, **seconds}
+        self.timing.append(timing)
         for name, rows in (("timing", self.timing), ("curves", self.curves), ("results", self.results)):
             write_csv(self.folder / f"{name}.csv", rows)
         (self.folder / "round.pt").unlink(missing_ok=True)

@@ -5,30 +5,18 @@
     python algos/bc_distill.py --env-id Walker2DBulletEnv-v0 --teacher runs/NAME/tickets/round00_dense_seed1.pt
     python algos/bc_distill.py --env-id MinAtar/Breakout-v1 --teacher runs/NAME/tickets/round00_dense_seed1.pt
 
-The supervised counterpart of ppo_imp.py and dqn_imp.py (section 3): the same rounds of training, pruning and
-rewinding and the same four conditions, but on a fixed set of transitions, so without exploration and with a
-stationary distribution of data. Each seed has its own transitions from the teacher's stochastic policy, the same in
-all rounds and conditions. Students minimise the cross-entropy with the teacher's policy, or for Gaussian policies the
-divergence KL(teacher || student); those of a DQN teacher the Huber loss of their action values against the teacher's.
-Their returns are measured in the environment.
+The supervised counterpart of ppo_imp.py and dqn_imp.py (section 3): the same rounds and conditions, but on a fixed set
+of transitions, so without exploration and with a stationary distribution of data. Each seed has its own transitions
+from the teacher's stochastic policy, the same in all rounds and conditions. Students minimise the cross-entropy with
+the teacher's policy, or for Gaussian policies the divergence KL(teacher || student); those of a DQN teacher the Huber
+loss of their action values against the teacher's. Their returns are measured in the environment.
 
-All runs (seeds x conditions) of a round are one batched program: every parameter has a leading run axis R and every
-batch is [R, B, ...]. A run's random numbers are keyed by (seed, round), so it learns the same whatever runs train
-beside it, to float rounding.
+What all ticket scripts share is in README.md, "Ticket runs": the rounds and their conditions, the columns of
+results.csv and curves.csv, how a stopped run goes on. All runs (seeds x conditions) of a round are one batched program:
+every parameter has a leading run axis R and every batch is [R, B, ...].
 
-Writes the folder ``runs/{env}__bc_distill__actor__{n}seeds__{hash}``, or ``--run-dir``:
-    results.csv     a row per round and run: round, seed, condition; remaining (weights), remaining_fraction;
-                    inputs_alive and alive_inputs (inputs with a weight left in the first layer, and which; of
-                    convolutions channels); density_* of each layer; best_return (the best evaluation of the round, as
-                    in the paper), best_retest (that checkpoint over 100 new episodes: a maximum over noisy evaluations
-                    flatters), final_return (of the last evaluation), steps_to_best (updates to the first one at
-                    best_return); diverged (update at which weights were no longer finite, after which the run went on
-                    from its best ones; 0 = never); loss (the last mean of the distillation loss), teacher_return
-    curves.csv      a row per evaluation: round, seed, condition, step (updates), return_mean, return_std, loss
-    tickets/        a file per round and run: masks, initial weights, best weights; su.load_ticket reads it
-    config.json, timing.csv, events.*; transitions.pt until the run is finished, round.pt until a round is
-
-The same command started again goes on where it was, to the same results.
+Writes the folder ``runs/{env}__bc_distill__actor__{n}seeds__{hash}``, or ``--run-dir``; in it transitions.pt until the
+run is finished.
 
 Teachers: ``algos/experts/{env}.pt`` or any ticket of ppo_imp.py or dqn_imp.py. Hyper-parameters: tables 2, 4, 6 and
 10 (``TASKS``). What the paper leaves silent, and what differs:
@@ -39,8 +27,7 @@ Teachers: ``algos/experts/{env}.pt`` or any ticket of ppo_imp.py or dqn_imp.py. 
  2. Students are tanh networks like the teachers of ppo_imp.py, or ReLU networks like those of dqn_imp.py, which start
     with 16 convolutions of 3 x 3 if the teacher does. They see what the teacher sees, normalised as by the teacher.
  3. Evaluation every tenth of the updates, 20 episodes, mean or most likely action, or for action values dqn_imp.py's
-    epsilon of 0.001; the best of these is pruned, as in ppo_imp.py. best_retest is that checkpoint over 100 new
-    episodes.
+    epsilon of 0.001; the best of these is pruned, as in ppo_imp.py.
  4. The cross-entropy and the KL divergence are against the teacher's whole distribution, not its sampled action. The
     Huber loss, with delta 1, is the mean over all actions.
  5. The stochastic policy of a DQN teacher is epsilon-greedy, with the epsilon that its training ended with: 0.05 for
@@ -362,57 +349,46 @@ def distillation_loss(actor: Network, x: Tensor, teacher_out: Tensor, teacher_lo
 def train(
     args: Args,
     rounds: su.Rounds,
-    round_: int,
-    tickets: Sequence[dict[str, Any]],
     nets: nn.ModuleDict,
     masks: su.Masks,
     task: dict[str, Any],
     teacher: Agent,
     data: dict[str, Any],
-) -> tuple[su.Best, np.ndarray, list[float]]:
-    """One round of cloning: train ``nets`` under ``masks`` from what they hold, one run for each of ``tickets``.
+) -> tuple[np.ndarray, list[float]]:
+    """One round of cloning: train ``nets`` under ``masks`` from what they hold, one run for each of ``rounds.tickets``.
 
-    Returns the best weights, their returns in new episodes [R, --retest-episodes] and the last mean losses; in round 0
-    a ticket's "rewind" becomes the weights after --rewind-steps. Goes on from round.pt, and leaves the program after a
+    Returns the best weights' returns in new episodes [R, --retest-episodes] and the last mean losses; in round 0 a
+    ticket's "rewind" becomes the weights after --rewind-steps. Goes on from round.pt, and leaves the program after a
     signal."""
-    R, device = len(tickets), nets["actor"].layers[0].weight.device
+    R, device = len(rounds.tickets), nets["actor"].layers[0].weight.device
     parameters = dict(nets.named_parameters())
     optimizer = su.run_adam(parameters, args.learning_rate)
     best = su.Best(nets.state_dict(), optimizer)
-    # One random stream per seed, shared by its conditions
-    streams = [np.random.default_rng(su.seeds(seed, round_, 1)[0]) for seed in args.seeds]
-    stream_of = torch.tensor([args.seeds.index(ticket["seed"]) for ticket in tickets], device=device)
-
-    def seeds(*key: int) -> list[int]:
-        return [su.seeds(ticket["seed"], round_, *key)[0] for ticket in tickets]
-
+    streams, stream_of = rounds.streams()  # one for each seed, shared by its conditions
+    stream_of = torch.tensor(stream_of, device=device)
     task = {**task, "first_episode": True, "matrix_seeds": [data["matrix_seed"]] * R}
     eval_envs = envs.vector.make(args.env_id, R, args.eval_episodes, **task)
     obs_space = eval_envs.single_observation_space
     stored, outputs = data["stored"].to(device), data["outputs"].to(device)
     teacher_log_std = teacher.parameters["log_std"][None].to(device) if teacher.gaussian else None
-    losses = []  # [R] each, of the updates since the last evaluation
 
-    parts = {"nets": nets, "optimizer": optimizer, "best": best, "streams": streams}
-    done, saved = rounds.go_on(round_, parts, tickets)
-    if saved:
-        losses = list(saved["losses"])
+    done, saved = rounds.go_on(nets=nets, optimizer=optimizer, best=best, streams=streams)
+    losses = list(saved.get("losses", []))  # [R] each, of the updates since the last evaluation
     mean_loss = saved.get("mean_loss", [])
     rounds.watch.lap("prune")
     for update in range(done, args.updates + 1):
         # ---- Evaluate what these updates have taught; keep the best checkpoint of each run
         due = (update > 0 and update % args.eval_interval == 0) or update == args.updates
-        if due and not rounds.has_evaluated(round_, update):
-            act = greedy(nets, seeds(3, update))
-            returns = rounds.stop.interruptible(envs.vector.play, eval_envs, act, seeds(3, update))
+        if due and not rounds.has_evaluated(update):
+            act = greedy(nets, rounds.seeds(3, update))
+            returns = rounds.stop.interruptible(envs.vector.play, eval_envs, act, rounds.seeds(3, update))
             if returns is not None:
                 loss = torch.stack(losses, 1).mean(1)
                 mean_loss, losses = loss.tolist(), []
-                columns = {"loss": mean_loss}
-                rounds.evaluated(round_, update, tickets, returns, best, {"losses/distillation": loss}, columns)
+                rounds.evaluated(update, returns, {"losses/distillation": loss}, loss=mean_loss)
             rounds.watch.lap("evaluate")
         if due and update > done or rounds.stop.signal:
-            rounds.save(rounds.state(round_, update, parts, tickets, losses=losses, mean_loss=mean_loss))
+            rounds.save(rounds.state(update, losses=losses, mean_loss=mean_loss))
         if rounds.stop.signal:
             rounds.leave()
         if update == args.updates:
@@ -429,21 +405,22 @@ def train(
         optimizer.step()
         losses.append(loss.detach())
         rounds.watch.lap("learn")
-        if round_ == 0 and update + 1 == args.rewind_steps:
-            for r, ticket in enumerate(tickets):
+        if rounds.round == 0 and update + 1 == args.rewind_steps:
+            for r, ticket in enumerate(rounds.tickets):
                 ticket["rewind"] = su.copy_slice(nets.state_dict(), r)
         rounds.progress.update()
 
     # ---- Retest the best checkpoints in new episodes: a maximum over noisy evaluations flatters
     nets.load_state_dict(best.weights)
+    act = greedy(nets, rounds.seeds(4))
     retest = rounds.stop.interruptible(
-        envs.vector.retest, eval_envs, greedy(nets, seeds(4)), seeds(4), args.retest_episodes, args.env_id, task
+        envs.vector.retest, eval_envs, act, rounds.seeds(4), args.retest_episodes, args.env_id, task
     )
     if retest is None:
         rounds.leave()
     eval_envs.close()
     rounds.watch.lap("evaluate")
-    return best, retest, mean_loss
+    return retest, mean_loss
 
 
 def evaluate_ticket(args: Args) -> None:
@@ -511,7 +488,6 @@ if __name__ == "__main__":
         print(f"weights in rounds 0 to {args.rounds}: {' '.join(map(str, keep))}")
         raise SystemExit(0)
     contents = {
-        "first_layer": "actor.layers.0.weight",
         "activation": "relu" if teacher.values else "tanh",
         "obs_shape": list(obs_space.shape),
         "inputs": teacher.inputs,
@@ -526,7 +502,7 @@ if __name__ == "__main__":
     print(f"the teacher's mean return is {data['teacher_return']:.1f}")
     for round_ in rounds:
         # ---- Prune and rewind (section 2, table 1): masks and initial parameters of each run
-        tickets = []
+        rounds.tickets = []
         for condition in args.conditions if round_ else ("dense",):
             for seed in args.seeds:
                 generator = torch.Generator().manual_seed(su.seeds(seed, round_, 0)[0])
@@ -538,17 +514,15 @@ if __name__ == "__main__":
                     rewind = rounds.ticket(0, "dense", seed)["rewind"]
                     pruned = su.prune_ticket(trained["best"], trained["masks"], args.prune_fraction)
                     masks, initial = su.next_ticket(condition, pruned, rewind, initial, generator)
-                tickets.append({"seed": seed, "condition": condition, "masks": masks, "initial": initial})
-                if round_ == 0:
-                    tickets[-1]["rewind"] = initial
+                ticket = {"seed": seed, "condition": condition, "masks": masks, "initial": initial}
+                rounds.tickets.append(ticket if round_ else {**ticket, "rewind": initial})
 
         # ---- Train from the initial parameters under the masks
-        nets = teacher.networks(len(tickets), obs_space, sizes).to(device)
-        nets.load_state_dict(su.stack([ticket["initial"] for ticket in tickets]))
-        masks = su.stack([ticket["masks"] for ticket in tickets], device)
+        nets = teacher.networks(len(rounds.tickets), obs_space, sizes).to(device)
+        nets.load_state_dict(su.stack([ticket["initial"] for ticket in rounds.tickets]))
+        masks = su.stack([ticket["masks"] for ticket in rounds.tickets], device)
         su.apply_masks(dict(nets.named_parameters()), masks)
-        best, retest, loss = train(args, rounds, round_, tickets, nets, masks, task, teacher, data)
-        columns = {"loss": loss, "teacher_return": [data["teacher_return"]] * len(tickets)}
-        rounds.finish(round_, tickets, best, retest, contents, columns)
+        retest, loss = train(args, rounds, nets, masks, task, teacher, data)
+        rounds.finish(retest, contents, loss=loss, teacher_return=[data["teacher_return"]] * len(rounds.tickets))
     (rounds.folder / "transitions.pt").unlink(missing_ok=True)
     print(f"draw: python plot.py tickets {rounds.folder}")

@@ -17,9 +17,7 @@ when it reaches early stopping and starts over from its initial weights. exploit
 All runs (fraction x pruning episode x repetition) are one batched program: every parameter has a leading run axis R,
 and each run has its own environment, replay memory, epsilon, target network and phase. Tested runs leave the batch.
 A run's random numbers, initial weights included, follow from what it is (repetition, kind, fraction, pruning episode)
-and not from what trains beside it; so retrain and finetune share their dense training, run by run. It learns the same
-beside others to float rounding: on some processors, matrix products of some sizes round differently for another number
-of runs (with the default sizes the same bits were seen on Intel and AMD).
+and not from what trains beside it; so retrain and finetune share their dense training, run by run.
 
 Writes the folder ``runs/{env}__dqn_earlybird__{experiment}__{seed}__{hash}``, or ``--run-dir``:
     results.csv     a row for each run: the columns of ``Result``, and diverged, the step at which weights were no
@@ -40,8 +38,8 @@ Hyper-parameters: tables A and B (``ACROBOT``). What the paper leaves silent, an
  3. The base of an early-bird ticket trains exactly n episodes, also beyond the point of early stopping. A winning
     ticket whose base never reaches early stopping is pruned at its last episode (search_censored).
  4. retrain starts all anew: optimizer, replay memory, epsilon and with it exploration. finetune and exploit keep
-    them, as they go on in the same phase of training; --finetune-restarts changes that. Adam's moments of pruned
-    weights become zero, and the target network a copy of the pruned one.
+    them, as they go on in the same phase of training. Adam's moments of pruned weights become zero, and the target
+    network a copy of the pruned one.
  5. Step 6 of algorithm 3.1 fine-tunes from m * theta_0; its text, its name and figure 3.8 mean the latest weights.
     --finetune-from init is the former, with a new optimizer.
  6. EB Exploit draws masks from the first episode on, every 2 episodes as in experiment 1 (n is not given), and looks
@@ -92,16 +90,6 @@ KINDS = ("dense", "winning_ticket", "early_bird", "exploit", "similarity")  # of
 CHUNK = 32  # runs that an update computes together: what they need fits into a core's cache
 BLOCK = 256  # steps for which a run draws its random numbers at once
 
-# Flags that some experiments leave alone: there another value would only make another run folder
-OF_EXPERIMENTS = {
-    "prune_episodes": ("retrain", "finetune"),
-    "mask_window": ("similarity", "exploit"),
-    "xi": ("exploit",),
-    "mask_history": ("exploit",),
-    "finetune_from": ("exploit",),
-    "finetune_restarts": ("finetune", "exploit"),
-}
-Restart = Literal["optimizer", "replay", "epsilon"]
 Tensors = dict[str, Tensor]
 Agent = dict[str, Tensors]
 State = dict[str, np.ndarray]
@@ -147,9 +135,7 @@ class Args:
     prune_episodes: tuple[int, ...] = (5, 20, 30, 40, 50, 75, 100, 130, 180, 250, 400, 500)  # retrain, finetune: n
     mask_window: int = 2  # similarity, exploit: episodes from one mask to the next
     xi: float = 0.1  # exploit: prune when the distance of masks is below this
-    mask_history: int = 2  # exploit: masks to compare, the newest with the others: the paper's 2, You et al.'s 5
     finetune_from: Literal["latest", "init"] = "latest"  # exploit: weights to go on from
-    finetune_restarts: tuple[Restart, ...] = ()  # finetune, exploit: what starts anew after pruning
 
     def __post_init__(self) -> None:
         if self.env_id not in ENV_IDS:
@@ -161,20 +147,14 @@ class Args:
         su.check_flags(self, "0 or more", "seed", "learning_rate")
         su.check_flags(self, "in [0, 1]", "gamma", "start_e", "end_e", "epsilon_decay", "xi")
         su.check_flags(self, "in (0, 1)", "prune_fractions")
-        for name, experiments in OF_EXPERIMENTS.items():
-            if self.experiment not in experiments and getattr(self, name) != getattr(Args, name):
-                raise ValueError(f"--{name.replace('_', '-')} does nothing in --experiment {self.experiment}")
-        for name in ("prune_fractions", "prune_episodes"):
+        if self.experiment == "exploit":  # it would never prune
+            su.check_flags(self, "above 0", "end_e", "xi")
+        for name in ("prune_fractions", "prune_episodes"):  # two runs would be the same one
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"--{name.replace('_', '-')} must be different numbers, not {getattr(self, name)}")
         if BLOCK % self.train_frequency:
             raise ValueError(f"--train-frequency must divide {BLOCK}, not be {self.train_frequency}")
-        if self.mask_history < 2:
-            raise ValueError(f"--mask-history must be at least 2, not {self.mask_history}")
-        if self.experiment == "exploit":  # it would never prune
-            su.check_flags(self, "above 0", "end_e", "xi")
-        fixed = self.experiment in ("retrain", "finetune")
-        needed = max(self.prune_episodes) if fixed else self.mask_window * self.mask_history
+        needed = max(self.prune_episodes) if self.experiment in ("retrain", "finetune") else 2 * self.mask_window
         if self.max_episodes < needed:
             raise ValueError(f"--max-episodes {self.max_episodes} is too short to prune or compare masks at {needed}")
 
@@ -225,7 +205,7 @@ class Run(Result):
     streak: int = 0  # good episodes in a row, up to the last
     diverged: int = 0  # step
     tested: bool = False
-    masks: list[Any] = field(default_factory=list)  # similarity: all, a bit for each weight; exploit: those to compare
+    masks: list[Any] = field(default_factory=list)  # similarity: all, a bit for each weight; exploit: the last one
     overlap: Tensor | None = None  # similarity: of all pairs of masks, [fractions, masks, masks]
 
 
@@ -241,14 +221,14 @@ class Phase(NamedTuple):
 def recipes(args: Args) -> dict[str, list[Phase]]:
     """The kinds of runs of an experiment, and the phases of each."""
     start_over = ("weights", "optimizer", "replay", "epsilon")
-    go_on = args.finetune_restarts + (("weights", "optimizer") if args.finetune_from == "init" else ())
+    search = Phase(masks_agree, ("weights", "optimizer") if args.finetune_from == "init" else (), or_test=True)
     train = Phase(early_stopping)
     references = {"dense": [train], "winning_ticket": [Phase(early_stopping, start_over), train]}
     return {
         "similarity": {"similarity": [Phase(last_episode)]},  # section 3.3
         "retrain": {**references, "early_bird": [Phase(episode_n, start_over), train]},  # section 3.4
-        "finetune": {**references, "early_bird": [Phase(episode_n, go_on), train]},  # section 3.5
-        "exploit": {"dense": [train], "exploit": [Phase(masks_agree, go_on, or_test=True), train]},  # section 3.6
+        "finetune": {**references, "early_bird": [Phase(episode_n), train]},  # section 3.5
+        "exploit": {"dense": [train], "exploit": [search, train]},  # section 3.6
     }[args.experiment]
 
 
@@ -273,11 +253,11 @@ def masks_agree(args: Args, run: Run, q: Tensors) -> bool:
     """Algorithm 3.1, steps 2 to 5: exploration is over, and the newest mask is similar to the one before it."""
     if run.episode % args.mask_window:
         return False
-    newest, older = magnitude_mask(q, run.fraction), run.masks
-    run.masks = [*older, newest][1 - args.mask_history :]
-    run.distance = max((su.mask_distance(newest, mask) for mask in older), default=math.nan)
+    newest, before = magnitude_mask(q, run.fraction), run.masks
+    run.masks = [newest]
+    run.distance = su.mask_distance(newest, before[0]) if before else math.nan
     run.distance_relative = run.distance / (2 * run.fraction * (1 - run.fraction))
-    return len(older) == args.mask_history - 1 and run.distance < args.xi and run.explored_at >= 0
+    return run.distance < args.xi and run.explored_at >= 0
 
 
 def magnitude_mask(q: Tensors, fraction: float) -> Tensors:
@@ -423,15 +403,6 @@ def make_envs(args: Args, runs: int, envs_per_run: int = 1) -> ClassicVectorEnv:
     return envs.vector.make(args.env_id, runs, envs_per_run, max_episode_steps=args.max_episode_steps)
 
 
-def only(args: Args, vector: ClassicVectorEnv, keep: Sequence[int]) -> ClassicVectorEnv:
-    """An environment with the rows in ``keep`` of another, which go on where they are."""
-    there, rest = vector.get_state(), make_envs(args, len(keep))
-    physics = [[values[r] for r in keep] for values in there["physics"]]
-    elapsed, streams = ([there[name][r] for r in keep] for name in ("elapsed", "streams"))
-    rest.set_state({**there, "physics": physics, "elapsed": elapsed, "streams": streams})
-    return rest
-
-
 def test(args: Args, runs: Sequence[Run], q: Tensors) -> np.ndarray:
     """Returns [R, test episodes] of greedy episodes."""
     vector = make_envs(args, len(runs), args.test_episodes)
@@ -444,8 +415,7 @@ def overlaps(args: Args, run: Run) -> Tensor:
     if run.diverged:
         return torch.full((len(args.prune_fractions), n_masks, n_masks), math.nan)
     bits = torch.stack(run.masks, 1).numpy()
-    masks = torch.from_numpy(np.unpackbits(bits, axis=-1, count=run.remaining)).float()
-    return torch.stack([su.overlap_matrix([{"all": mask} for mask in of_fraction]) for of_fraction in masks])
+    return su.overlap_matrix(torch.from_numpy(np.unpackbits(bits, axis=-1, count=run.remaining)).float())
 
 
 def result_rows(args: Args, run: Run) -> list[dict[str, Any]]:
@@ -498,8 +468,8 @@ if __name__ == "__main__":
         raise SystemExit(0)
 
     # ---- All runs at their start, or where they were. ``runs`` are those in the batch; the others have been tested.
-    folder = su.start_run(args, "dqn_earlybird", args.experiment)
-    checkpoint, stop = su.folder_checkpoint(folder, args), su.StopSignal()
+    folder, checkpoint = su.start_run(args, "dqn_earlybird", args.experiment)
+    stop = su.StopSignal()
     starts = [initial_parameters(sizes, run) for run in plan]
     agent, runs, R, step = new_agent(starts), plan, len(plan), 0
     vector = make_envs(args, R)
@@ -566,7 +536,7 @@ if __name__ == "__main__":
             keep = np.flatnonzero(~state["done"]).tolist()
             agent = {kind: rows_of(tensors, keep) for kind, tensors in agent.items()}
             runs, state = [runs[r] for r in keep], rows_of(state, keep)
-            vector = only(args, vector, keep) if keep else vector
+            vector = vector.keep(keep) if keep else vector
             progress.update(len(done))
         watch.lap("test")
         if not runs:

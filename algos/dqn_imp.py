@@ -7,34 +7,15 @@
     python algos/dqn_imp.py --env-id CartPole-v1                             # figure 12
     python algos/dqn_imp.py --evaluate runs/NAME/tickets/round09_ticket_seed1.pt --capture-video
 
-The rounds of ppo_imp.py with Double DQN (van Hasselt et al. 2016) and prioritized replay (Schaul et al. 2016): each
-trains the full budget from the initial weights under the round's masks, takes the best checkpoint of the round, removes
-20% of the weights that remain and rewinds (section 2). Round 0 is dense and shared by the conditions; after it every
-condition goes on with its own networks (section 3, figure 1):
-    ticket              masks from its own trained networks, initial weights              (mask/weights)
-    mask_permuted       the same, initial weights shuffled within each layer              (mask/permuted)
-    permuted_permuted   each layer's mask shuffled, too                                   (permuted/permuted)
-    random_reinit       a new random mask over all layers, new initial weights            (random/re-init)
+The rounds of ppo_imp.py with Double DQN (van Hasselt et al. 2016) and prioritized replay (Schaul et al. 2016). What all
+ticket scripts share is in README.md, "Ticket runs": the rounds and their conditions, the columns of results.csv and
+curves.csv, how a stopped run goes on (here the replay memory is in round.pt, too; tasks of gymnasium start new
+episodes).
 
 All runs (seeds x conditions) of a round are one batched program: every parameter has a leading run axis R and every
-batch is [R, B, ...]. A run's random numbers are keyed by (seed, round), the same for all of a seed's conditions, so it
-learns the same whatever runs train beside it, to float rounding.
+batch is [R, B, ...].
 
-Writes the folder ``runs/{env}__dqn_imp__{mlp or cnn}__{n}seeds__{hash}``, or ``--run-dir``:
-    results.csv     a row per round and run: round, seed, condition; remaining (weights), remaining_fraction;
-                    inputs_alive and alive_inputs (inputs with a weight left in the first layer, and which; with
-                    --network cnn channels); density_* of each layer; best_return (the best evaluation of the round, as
-                    in the paper), best_retest (that checkpoint over 100 new episodes: a maximum over noisy evaluations
-                    flatters), final_return (of the last evaluation), steps_to_best (to the first one at best_return),
-                    diverged (step at which weights were no longer finite, after which the run went on from its best
-                    ones; 0 = never)
-    curves.csv      a row per evaluation: round, seed, condition, step, return_mean, return_std
-    tickets/        a file per round and run: masks, initial weights, best weights; su.load_ticket reads it
-    timing.csv      a row per round: seconds by what they went to, and the steps per second of all its runs together
-    config.json, events.*; round.pt, with the replay memory, until a round is finished
-
-The same command started again goes on where the last evaluation was, or where a signal stopped it, to the same
-results; tasks of gymnasium start new episodes there.
+Writes the folder ``runs/{env}__dqn_imp__{mlp or cnn}__{n}seeds__{hash}``, or ``--run-dir``.
 
 Hyper-parameters: tables 8 and 11 (``MAZEGRID``, ``MINATAR``). What the paper leaves silent, and what differs:
  1. "Data replay ratio 4" is samples consumed per environment step, as in rlpyt, which the paper used: with batches of
@@ -46,7 +27,7 @@ Hyper-parameters: tables 8 and 11 (``MAZEGRID``, ``MINATAR``). What the paper le
     Cart-Pole; MinAtar has table 10's 512-256, or with --network cnn 16 kernels of 3 x 3 and 128-64.
  3. Cart-Pole has no table: batches of 64, a ratio of 16 (with 4 it stays at 200 of 500), a copy every 100 updates.
  4. Evaluation every tenth of the budget, 20 episodes at the paper's epsilon of 0.001. Of equal evaluations the later
-    counts as the best, as it has trained longer. best_retest, over 100 new episodes, is ours.
+    counts as the best, as it has trained longer.
  5. Exploration and replay start anew in each round, and so do optimizer and target network.
  6. Biases are never pruned. The paper's one network is called "actor" here, as in ppo_imp.py.
  7. At the time limit the value of the last observation is the future's, in training.
@@ -352,31 +333,19 @@ def policy(nets: nn.ModuleDict, epsilon: float, seeds: Sequence[int]) -> Callabl
     return act
 
 
-def train(
-    args: Args,
-    rounds: su.Rounds,
-    round_: int,
-    tickets: Sequence[dict[str, Any]],
-    nets: nn.ModuleDict,
-    masks: su.Masks,
-    task: dict[str, Any],
-) -> tuple[su.Best, np.ndarray]:
-    """One round of Double DQN: train ``nets`` under ``masks`` from what they hold, one run for each of ``tickets``.
-    Returns the best weights and their returns in new episodes [R, --retest-episodes]; in round 0 a ticket's "rewind"
-    becomes the weights after --rewind-steps. Goes on from round.pt, and leaves the program after a signal."""
-    R, device = len(tickets), nets["actor"].layers[0].weight.device
+def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, task: dict[str, Any]) -> np.ndarray:
+    """One round of Double DQN: train ``nets`` under ``masks`` from what they hold, one run for each of
+    ``rounds.tickets``.
+
+    Returns the best weights' returns in new episodes [R, --retest-episodes]; in round 0 a ticket's "rewind" becomes the
+    weights after --rewind-steps. Goes on from round.pt, and leaves the program after a signal."""
+    R, device = len(rounds.tickets), nets["actor"].layers[0].weight.device
     q, view, parameters = nets["actor"], nets["view"], dict(nets.named_parameters())
     target = copy.deepcopy(nets).requires_grad_(False)
     optimizer = su.run_adam(parameters, args.learning_rate, args.weight_decay, eps=0.01 / args.batch_size)
     best = su.Best(nets.state_dict(), optimizer, target.state_dict())
-    # One random stream per seed, shared by its conditions
-    streams = [np.random.default_rng(su.seeds(seed, round_, 1)[0]) for seed in args.seeds]
-    stream_of = [args.seeds.index(ticket["seed"]) for ticket in tickets]
-
-    def seeds(*key: int) -> list[int]:
-        return [su.seeds(ticket["seed"], round_, *key)[0] for ticket in tickets]
-
-    task = {**task, "matrix_seeds": [ticket["seed"] for ticket in tickets]}
+    streams, stream_of = rounds.streams()  # one for each seed, shared by its conditions
+    task = {**task, "matrix_seeds": [ticket["seed"] for ticket in rounds.tickets]}
     train_envs = envs.vector.make(args.env_id, R, args.num_envs, next_step=True, **task)
     eval_envs = envs.vector.make(args.env_id, R, args.eval_episodes, first_episode=True, **task)
     obs_space, action_space = train_envs.single_observation_space, train_envs.single_action_space
@@ -386,37 +355,30 @@ def train(
     steps_per_update = round(args.batch_size / args.replay_ratio)
     updates, losses = 0, {}
 
-    parts = {
-        "nets": nets,
-        "target": target,
-        "optimizer": optimizer,
-        "best": best,
-        "streams": streams,
-        "replay": replay,
-        "envs": train_envs,
-    }
-    done, saved = rounds.go_on(round_, parts, tickets)
+    learner = {"nets": nets, "target": target, "optimizer": optimizer, "best": best}
+    done, saved = rounds.go_on(**learner, streams=streams, replay=replay, envs=train_envs)
     if saved:
         updates = saved["updates"]
     if saved and saved["envs"] is not None:
         obs, real = saved["obs"].numpy(), saved["real"].numpy()
     else:  # new episodes start, and the newest row of the memory, if there is one, has no next one
-        obs = envs.vector.reset(train_envs, seeds(2, done // args.num_envs + 1) if saved else seeds(2))
+        key = (2, done // args.num_envs + 1) if saved else (2,)
+        obs = envs.vector.reset(train_envs, rounds.seeds(*key))
         real = np.ones((R, args.num_envs), dtype=bool)  # is this row a step, or the last observation of an episode?
         replay.real[:] = False
     rounds.watch.lap("prune")
     for step in range(done, last_step + 1, args.num_envs):
         # ---- Evaluate what these steps have taught; keep the best checkpoint of each run
         due = (step > 0 and step % args.eval_interval < args.num_envs) or step == last_step
-        if due and not rounds.has_evaluated(round_, step):
-            act = policy(nets, args.eval_epsilon, seeds(3, step))
-            returns = rounds.stop.interruptible(envs.vector.play, eval_envs, act, seeds(3, step))
+        if due and not rounds.has_evaluated(step):
+            act = policy(nets, args.eval_epsilon, rounds.seeds(3, step))
+            returns = rounds.stop.interruptible(envs.vector.play, eval_envs, act, rounds.seeds(3, step))
             if returns is not None:
-                rounds.evaluated(round_, step, tickets, returns, best, losses)
+                rounds.evaluated(step, returns, losses)
             rounds.watch.lap("evaluate")
         if due and step > done or rounds.stop.signal:
-            more = {"updates": updates, "obs": torch.from_numpy(obs), "real": torch.from_numpy(real)}
-            rounds.save(rounds.state(round_, step, parts, tickets, **more))
+            rows = {"obs": torch.from_numpy(obs), "real": torch.from_numpy(real)}
+            rounds.save(rounds.state(step, updates=updates, **rows))
         if rounds.stop.signal:
             rounds.leave()
         if step == last_step:
@@ -467,23 +429,23 @@ def train(
                 target.load_state_dict(nets.state_dict())
             losses = {"losses/td_loss": loss.detach(), "losses/q_values": value.detach().mean(1)}
             rounds.watch.lap("learn")
-        if round_ == 0 and step < args.rewind_steps <= step_after:
-            for r, ticket in enumerate(tickets):
+        if rounds.round == 0 and step < args.rewind_steps <= step_after:
+            for r, ticket in enumerate(rounds.tickets):
                 ticket["rewind"] = su.copy_slice(nets.state_dict(), r)
         rounds.progress.update(args.num_envs)
 
     # ---- Retest the best checkpoints in new episodes: a maximum over noisy evaluations flatters
     nets.load_state_dict(best.weights)
-    act = policy(nets, args.eval_epsilon, seeds(4))
+    act = policy(nets, args.eval_epsilon, rounds.seeds(4))
     retest = rounds.stop.interruptible(
-        envs.vector.retest, eval_envs, act, seeds(4), args.retest_episodes, args.env_id, task
+        envs.vector.retest, eval_envs, act, rounds.seeds(4), args.retest_episodes, args.env_id, task
     )
     if retest is None:
         rounds.leave()
     train_envs.close()
     eval_envs.close()
     rounds.watch.lap("evaluate")
-    return best, retest
+    return retest
 
 
 def draws_pixels(env_id: str, vector: gym.vector.VectorEnv) -> bool:
@@ -546,7 +508,6 @@ if __name__ == "__main__":
     n_bytes = obs_space.dtype.itemsize * Replay.width(obs_space) + 10  # of a transition
     su.check_memory(n_runs * args.buffer_size * n_bytes, f"the replay memory of {n_runs} runs", "--buffer-size")
     contents = {
-        "first_layer": "actor.layers.0.weight",
         "activation": "relu",
         "obs_shape": list(obs_space.shape),
         "inputs": inputs,
@@ -558,7 +519,7 @@ if __name__ == "__main__":
     rounds = su.Rounds(args, "dqn_imp", args.network, per_round, "step", timed, reads)
     for round_ in rounds:
         # ---- Prune and rewind (section 2, table 1): masks and initial parameters of each run
-        tickets = []
+        rounds.tickets = []
         for condition in args.conditions if round_ else ("dense",):
             for seed in args.seeds:
                 generator = torch.Generator().manual_seed(su.seeds(seed, round_, 0)[0])
@@ -570,17 +531,15 @@ if __name__ == "__main__":
                     rewind = rounds.ticket(0, "dense", seed)["rewind"]
                     pruned = su.prune_ticket(trained["best"], trained["masks"], args.prune_fraction)
                     masks, initial = su.next_ticket(condition, pruned, rewind, initial, generator)
-                tickets.append({"seed": seed, "condition": condition, "masks": masks, "initial": initial})
-                if round_ == 0:
-                    tickets[-1]["rewind"] = initial
+                ticket = {"seed": seed, "condition": condition, "masks": masks, "initial": initial}
+                rounds.tickets.append(ticket if round_ else {**ticket, "rewind": initial})
 
         # ---- Train from the initial parameters under the masks
-        nets = make_networks(len(tickets), args, obs_space, int(action_space.n), inputs).to(device)
-        nets.load_state_dict(su.stack([ticket["initial"] for ticket in tickets]))
-        masks = su.stack([ticket["masks"] for ticket in tickets], device)
+        nets = make_networks(len(rounds.tickets), args, obs_space, int(action_space.n), inputs).to(device)
+        nets.load_state_dict(su.stack([ticket["initial"] for ticket in rounds.tickets]))
+        masks = su.stack([ticket["masks"] for ticket in rounds.tickets], device)
         su.apply_masks(dict(nets.named_parameters()), masks)
-        best, retest = train(args, rounds, round_, tickets, nets, masks, task)
-        rounds.finish(round_, tickets, best, retest, contents)
+        rounds.finish(train(args, rounds, nets, masks, task), contents)
     if draws_pixels(args.env_id, probe):
         print(f"draw what they still see: python plot.py goggles {rounds.folder}")
     print(f"draw: python plot.py tickets {rounds.folder}")

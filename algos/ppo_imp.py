@@ -8,33 +8,15 @@
     python algos/ppo_imp.py --evaluate runs/NAME/tickets/round09_ticket_seed1.pt --capture-video
     python plot.py tickets runs/NAME
 
-Each round trains the full budget from the initial weights under the round's masks, takes the best checkpoint of the
-round, removes 20% of the weights that remain and rewinds (section 2). Round 0 is dense and shared by the conditions;
-after it every condition goes on with its own networks (section 3, figure 1):
-    ticket              masks from its own trained networks, initial weights              (mask/weights)
-    mask_permuted       the same, initial weights shuffled within each layer              (mask/permuted)
-    permuted_permuted   each layer's mask shuffled, too                                   (permuted/permuted)
-    random_reinit       a new random mask over all layers, new initial weights            (random/re-init)
+Each round trains the full budget from the initial weights under the round's masks, takes its best checkpoint, removes
+20% of the weights that remain and rewinds (section 2), for lottery tickets and the three baselines of figure 1. What
+all ticket scripts share is in README.md, "Ticket runs": the conditions, the columns of results.csv and curves.csv, how
+a stopped run goes on.
 
 All runs (seeds x conditions) of a round are one batched program: every parameter has a leading run axis R and every
-batch is [R, ...]. It reads as one agent with one more axis. A run's random numbers are keyed by (seed, round), the same
-for all of a seed's conditions, so it learns the same whatever runs train beside it, to float rounding.
+batch is [R, ...]. It reads as one agent with one more axis.
 
-Writes the folder ``runs/{env}__ppo_imp__{actor or both}__{n}seeds__{hash}``, or ``--run-dir``:
-    results.csv     a row per round and run: round, seed, condition; remaining (weights), remaining_fraction;
-                    inputs_alive and alive_inputs (inputs with a weight left in the actor's first layer, and which);
-                    density_* of each layer; best_return (the best evaluation of the round, as in the paper),
-                    best_retest (that checkpoint over 100 new episodes: a maximum over noisy evaluations flatters),
-                    final_return (of the last evaluation), steps_to_best (to the first evaluation at best_return);
-                    diverged (step at which weights were no longer finite, after which the run went on from its best
-                    ones; 0 = never)
-    curves.csv      a row per evaluation: round, seed, condition, step, return_mean, return_std
-    tickets/        a file per round and run: masks, initial weights, best weights; su.load_ticket reads it
-    round.pt        what an unfinished round needs to go on
-    config.json, timing.csv, events.* (TensorBoard)
-
-The same command started again goes on where it was, to the same results; but where a simulator cannot be restored
-within an episode (Bullet, MuJoCo, Atari) a round that was interrupted starts new episodes.
+Writes the folder ``runs/{env}__ppo_imp__{actor or both}__{n}seeds__{hash}``, or ``--run-dir``.
 
 Hyper-parameters: tables 3, 5, 7 and 9 (``TASKS``). What the paper leaves silent, and what differs:
  1. Rollouts of 64 steps of each environment for Cart-Pole and 128 for others; minibatches of 32 (Cart-Pole), 128
@@ -42,7 +24,7 @@ Hyper-parameters: tables 3, 5, 7 and 9 (``TASKS``). What the paper leaves silent
     advantages normalised per rollout; rewards as they are. With these all dense agents of ten seeds solve Cart-Pole and
     Acrobot in the budget, and stay there.
  2. Evaluation every tenth of the budget, 20 episodes (10 for Bullet, MuJoCo and Atari), mean or most likely
-    action. Of equal evaluations the later counts as the best, as it has trained longer. best_retest is ours.
+    action. Of equal evaluations the later counts as the best, as it has trained longer.
  3. Biases and the log-std are never pruned. Actor and critic share nothing. The log-std does not depend on the state
     and starts at 0. Actions are clipped to their bounds. The optimizer is new in each round.
  4. Every condition re-prunes its own trained networks, as in the authors' later code; --baseline-mask ticket takes
@@ -328,30 +310,16 @@ def by_run(x: Tensor) -> Tensor:
     return x.transpose(0, 1).flatten(1, 2)
 
 
-def train(
-    args: Args,
-    rounds: su.Rounds,
-    round_: int,
-    tickets: Sequence[dict[str, Any]],
-    nets: nn.ModuleDict,
-    masks: su.Masks,
-    task: dict[str, Any],
-) -> tuple[su.Best, np.ndarray]:
-    """One round of PPO: train ``nets`` under ``masks`` from what they hold, one run for each of ``tickets``.
+def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, task: dict[str, Any]) -> np.ndarray:
+    """One round of PPO: train ``nets`` under ``masks`` from what they hold, one run for each of ``rounds.tickets``.
 
-    Returns the best weights and their returns in new episodes [R, --retest-episodes]; in round 0 a ticket's "rewind"
-    becomes the weights after --rewind-steps. Goes on from round.pt, and leaves the program after a signal."""
-    R, device = len(tickets), nets["actor"].layers[0].weight.device
+    Returns the best weights' returns in new episodes [R, --retest-episodes]; in round 0 a ticket's "rewind" becomes the
+    weights after --rewind-steps. Goes on from round.pt, and leaves the program after a signal."""
+    R, device = len(rounds.tickets), nets["actor"].layers[0].weight.device
     parameters = dict(nets.named_parameters())
     optimizer = su.run_adam(parameters, args.learning_rate, args.weight_decay, eps=1e-5)
     best = su.Best(nets.state_dict(), optimizer)
-    # One random stream per seed, shared by its conditions
-    streams = [np.random.default_rng(su.seeds(seed, round_, 1)[0]) for seed in args.seeds]
-    stream_of = [args.seeds.index(ticket["seed"]) for ticket in tickets]
-
-    def seeds(*key: int) -> list[int]:
-        return [su.seeds(ticket["seed"], round_, *key)[0] for ticket in tickets]
-
+    streams, stream_of = rounds.streams()  # one for each seed, shared by its conditions
     train_envs = envs.vector.make(args.env_id, R, args.num_envs, **task)
     eval_envs = envs.vector.make(args.env_id, R, args.eval_episodes, first_episode=True, **task)
     obs_space, action_space = train_envs.single_observation_space, train_envs.single_action_space
@@ -371,29 +339,28 @@ def train(
     noise_shape = (args.num_steps, args.num_envs, nets["actor"].layers[-1].weight.shape[2])
     all_runs = torch.arange(R, device=device)[:, None]
 
-    parts = {"nets": nets, "optimizer": optimizer, "best": best, "streams": streams, "envs": train_envs}
-    done, saved = rounds.go_on(round_, parts, tickets)
+    done, saved = rounds.go_on(nets=nets, optimizer=optimizer, best=best, streams=streams, envs=train_envs)
     if saved and saved["envs"] is not None:
         obs = saved["obs"].numpy()
     else:
-        obs = envs.vector.reset(train_envs, seeds(2, done) if done else seeds(2))
+        obs = envs.vector.reset(train_envs, rounds.seeds(2, done) if done else rounds.seeds(2))
     losses = {}
     rounds.watch.lap("prune")
     for step in range(done, last_step + 1, batch_size):
         # ---- Evaluate what these steps have taught; keep the best checkpoint of each run
         due = (step > 0 and step % args.eval_interval < batch_size) or step == last_step
-        if due and not rounds.has_evaluated(round_, step):
-            returns = rounds.stop.interruptible(envs.vector.play, eval_envs, greedy(nets), seeds(3, step))
+        if due and not rounds.has_evaluated(step):
+            returns = rounds.stop.interruptible(envs.vector.play, eval_envs, greedy(nets), rounds.seeds(3, step))
             if returns is not None:
-                rounds.evaluated(round_, step, tickets, returns, best, losses)
+                rounds.evaluated(step, returns, losses)
             rounds.watch.lap("evaluate")
-            rounds.save(rounds.state(round_, step, parts, tickets, obs=torch.from_numpy(obs)))
+            rounds.save(rounds.state(step, obs=torch.from_numpy(obs)))
         if rounds.stop.signal:
             rounds.leave()
         if step == last_step:
             break
         # Where a signal within the iteration goes back to
-        before = copy.deepcopy(rounds.state(round_, step, parts, tickets, obs=torch.from_numpy(obs)))
+        before = copy.deepcopy(rounds.state(step, obs=torch.from_numpy(obs)))
 
         # ---- Collect a rollout
         draws = [
@@ -460,22 +427,22 @@ def train(
         losses = diagnostics(loss_parts, minibatch, args)
         nets["view"].update(rollout["obs"])
         rounds.watch.lap("learn")
-        if round_ == 0 and step < args.rewind_steps <= step + batch_size:
-            for r, ticket in enumerate(tickets):
+        if rounds.round == 0 and step < args.rewind_steps <= step + batch_size:
+            for r, ticket in enumerate(rounds.tickets):
                 ticket["rewind"] = su.copy_slice(nets.state_dict(), r)
         rounds.progress.update(batch_size)
 
     # ---- Retest the best checkpoints in new episodes: a maximum over noisy evaluations flatters
     nets.load_state_dict(best.weights)
     retest = rounds.stop.interruptible(
-        envs.vector.retest, eval_envs, greedy(nets), seeds(4), args.retest_episodes, args.env_id, task
+        envs.vector.retest, eval_envs, greedy(nets), rounds.seeds(4), args.retest_episodes, args.env_id, task
     )
     if retest is None:
         rounds.leave()
     train_envs.close()
     eval_envs.close()
     rounds.watch.lap("evaluate")
-    return best, retest
+    return retest
 
 
 def evaluate_ticket(args: Args) -> None:
@@ -524,7 +491,6 @@ if __name__ == "__main__":
         print(f"weights of the {' and '.join(pruned_nets)} in rounds 0 to {args.rounds}: {' '.join(map(str, keep))}")
         raise SystemExit(0)
     contents = {
-        "first_layer": "actor.layers.0.weight",
         "activation": "relu" if len(obs_space.shape) == 3 else "tanh",
         "obs_shape": list(obs_space.shape),
         "inputs": inputs,
@@ -537,7 +503,7 @@ if __name__ == "__main__":
     rounds = su.Rounds(args, "ppo_imp", args.prune, per_round, "step", parts, reads)
     for round_ in rounds:
         # ---- Prune and rewind (section 2, table 1): masks and initial parameters of each run
-        tickets = []
+        rounds.tickets = []
         for condition in args.conditions if round_ else ("dense",):
             for seed in args.seeds:
                 generator = torch.Generator().manual_seed(su.seeds(seed, round_, 0)[0])
@@ -549,15 +515,13 @@ if __name__ == "__main__":
                     rewind = rounds.ticket(0, "dense", seed)["rewind"]
                     pruned = su.prune_ticket(trained["best"], trained["masks"], args.prune_fraction)
                     masks, initial = su.next_ticket(condition, pruned, rewind, initial, generator)
-                tickets.append({"seed": seed, "condition": condition, "masks": masks, "initial": initial})
-                if round_ == 0:
-                    tickets[-1]["rewind"] = initial
+                ticket = {"seed": seed, "condition": condition, "masks": masks, "initial": initial}
+                rounds.tickets.append(ticket if round_ else {**ticket, "rewind": initial})
 
         # ---- Train from the initial parameters under the masks
-        nets = make_networks(len(tickets), args, obs_space, action_space, inputs).to(device)
-        nets.load_state_dict(su.stack([ticket["initial"] for ticket in tickets]))
-        masks = su.stack([ticket["masks"] for ticket in tickets], device)
+        nets = make_networks(len(rounds.tickets), args, obs_space, action_space, inputs).to(device)
+        nets.load_state_dict(su.stack([ticket["initial"] for ticket in rounds.tickets]))
+        masks = su.stack([ticket["masks"] for ticket in rounds.tickets], device)
         su.apply_masks(dict(nets.named_parameters()), masks)
-        best, retest = train(args, rounds, round_, tickets, nets, masks, task)
-        rounds.finish(round_, tickets, best, retest, contents)
+        rounds.finish(train(args, rounds, nets, masks, task), contents)
     print(f"draw: python plot.py tickets {rounds.folder}")

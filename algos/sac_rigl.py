@@ -471,8 +471,7 @@ if __name__ == "__main__":
     replay_shape = (min(args.buffer_size, args.total_timesteps), sum(row_parts))
     su.check_memory(4 * math.prod(replay_shape), "the replay memory", "--buffer-size", device)
     variant = args.method if args.method == "dense" else f"{args.method}-{args.sparsity:g}"
-    run_dir = su.start_run(args, "sac_rigl", variant)
-    checkpoint = su.folder_checkpoint(run_dir, args)
+    run_dir, checkpoint = su.start_run(args, "sac_rigl", variant)
     replay = torch.empty(replay_shape, device=device)
     step, turnover, snr = 0, 0.0, (math.nan, math.nan)
     networks = {"actor": actor, "qf": qf, "qf_target": qf_target}

@@ -15,6 +15,7 @@ another order, which a chaotic episode of 500 steps turns into 1e-7 or so; and i
 observations, which gymnasium computes in float32.
 """
 
+from collections.abc import Sequence
 from math import pi
 from typing import Any
 
@@ -104,6 +105,17 @@ class ClassicVectorEnv(RunsVectorEnv):
             generator.bit_generator.state = stream
         self._state = np.array(state["physics"], np.float64)
         self._go_on(state["elapsed"], self.terminal(self._state))
+
+    def keep(self, runs: Sequence[int]) -> "ClassicVectorEnv":
+        """Some of the runs, at least one, in an environment of their own. They go on where they are, and those of this
+        one must not be stepped again."""
+        rest = type(self)(self.spec.id, len(runs), self.envs_per_run, self.autoreset)
+        rest.max_episode_steps = self.max_episode_steps
+        rows = np.arange(self.num_envs).reshape(self.runs, -1)[runs].ravel()
+        rest._generators = [self._generators[r] for r in runs]
+        rest._state = self._state[:, rows]
+        rest._go_on(self._elapsed[rows], rest.terminal(rest._state))
+        return rest
 
 
 class CartPole(ClassicVectorEnv):

@@ -73,10 +73,7 @@ def environment_seeds(seed: int, envs_per_run: int) -> list[int]:
 
 
 class MinAtarVectorEnv(RunsVectorEnv):
-    """Environments of one game. Observations are uint8 [num_envs, C, 10, 10].
-
-    ``sticky_action_prob`` and ``difficulty_ramping`` are the package's options; ``max_episode_steps`` truncates.
-    """
+    """Environments of one game. Observations are uint8 [num_envs, C, 10, 10]. ``max_episode_steps`` truncates."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
 
@@ -86,13 +83,9 @@ class MinAtarVectorEnv(RunsVectorEnv):
         runs: int,
         envs_per_run: int,
         autoreset: bool = True,
-        sticky_action_prob: float = 0.1,
-        difficulty_ramping: bool = True,
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
     ):
-        if not 0 <= sticky_action_prob <= 1:
-            raise ValueError(f"sticky_action_prob must be between 0 and 1, not {sticky_action_prob}")
         if max_episode_steps is not None and max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be None or at least 1, not {max_episode_steps}")
         spec = gym.spec(env_id)
@@ -101,8 +94,7 @@ class MinAtarVectorEnv(RunsVectorEnv):
         self._actions = np.array(game.minimal_action_set() if minimal else range(game.num_actions()))
         spaces = Box(0, 1, (game.n_channels, 10, 10), np.uint8), Discrete(len(self._actions))
         super().__init__(spec, runs, envs_per_run, autoreset, *spaces, max_episode_steps, render_mode)
-        options = {"sticky_action_prob": sticky_action_prob, "difficulty_ramping": difficulty_ramping}
-        self._games = [minatar.Environment(spec.kwargs["game"], **options) for _ in range(self.num_envs)]
+        self._games = [minatar.Environment(spec.kwargs["game"]) for _ in range(self.num_envs)]
         self._obs = np.zeros(self.observation_space.shape, np.uint8)
         self._states = list(self._obs.transpose(0, 2, 3, 1))  # views [10, 10, C], the package's order, of the rows
         self._over = np.zeros(self.num_envs, bool)  # the rows whose game is over

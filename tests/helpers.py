@@ -146,8 +146,6 @@ class Toy(gym.Env):
 FOUR, TWO = gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
 TOYS = {  # all but the first end after 3 steps
     "Endless-v0": {"obs_space": FOUR, "action_space": TWO},
-    "Matrix-v0": {"obs_space": FOUR, "action_space": gym.spaces.Box(-1, 1, (3, 1))},
-    "Integers-v0": {"obs_space": FOUR, "action_space": gym.spaces.Box(-1, 1, (2,), np.int64)},
     "FromFive-v0": {"obs_space": FOUR, "action_space": gym.spaces.Discrete(2, start=5), "reward": np.ones(1)},
     "Pixels-v0": {"obs_space": gym.spaces.Box(0, 255, (4, 84, 84), np.uint8), "action_space": TWO},
     "Photo-v0": {"obs_space": gym.spaces.Box(0, 255, (96, 96, 3), np.uint8), "action_space": TWO},
@@ -183,7 +181,7 @@ def save_mask(
     """A ticket of a network for ``dim`` inputs, of which only those in ``alive`` have weights."""
     masks = {"actor.layers.0.weight": torch.zeros(dim, 5)}
     masks["actor.layers.0.weight"][alive, 1] = 1
-    result = {**su.describe_ticket(masks, "actor.layers.0.weight", contents.get("inputs")), "seed": seed}
+    result = {**su.describe_ticket(masks, contents.get("inputs")), "seed": seed}
     ticket = {"result": result, "script": "ppo_imp", "obs_shape": [dim], "inputs": None, "args": {"env_id": env_id}}
     su.save_ticket(file, masks, **{**ticket, **contents})
     return file

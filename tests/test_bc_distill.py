@@ -28,8 +28,8 @@ TEACH = "--hidden-sizes 16 --total-timesteps 1024 --num-envs 4 --num-steps 32 --
 TEACH += " --seeds 1 --retest-episodes 10"
 TEACH_VALUES = "--hidden-sizes 16 --total-timesteps 320 --eval-interval 320 --learning-starts 64 --batch-size 16"
 TEACH_VALUES += " --num-envs 4 --buffer-size 1000 --eval-episodes 10 --retest-episodes 10 --rounds 0 --seeds 3"
-TASKS = {"cartpole": "CartPole-v1", "gaussian": "ShortPendulum-v0", "masked": "ShortPendulum-v0"}
-VALUE_TASKS = {
+POLICIES = {"cartpole": "CartPole-v1", "gaussian": "ShortPendulum-v0", "masked": "ShortPendulum-v0"}
+TASKS = POLICIES | {
     "cnn": "MinAtar/Breakout-v1",
     "mlp": "MinAtar/Breakout-v1",
     "maze": "MazeGrid-v0",
@@ -45,9 +45,9 @@ def run(flags: str, status: int = 0) -> Done:
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory) -> dict[str, Path]:
-    """Tickets of ppo_imp.py for the tasks in ``TASKS``: of Cart-Pole; Gaussian with normalised observations; the same,
-    but without one input. Tickets of dqn_imp.py for those in ``VALUE_TASKS``: with convolutions and without; of bits,
-    of some of these, of bytes, and of floats through the matrix of seed 3."""
+    """Tickets of ppo_imp.py for ``POLICIES``: of Cart-Pole; Gaussian with normalised observations; the same, but
+    without one input. Tickets of dqn_imp.py for the other ``TASKS``: with convolutions and without; of bits, of some of
+    these, of bytes, and of floats through the matrix of seed 3."""
     folder = tmp_path_factory.mktemp("teachers")
     pendulum = f"--normalize-obs --input-mask {helpers.save_mask(folder / 'p.pt', [0, 2], 3, 'ShortPendulum-v0')}"
     flags = {
@@ -57,8 +57,8 @@ def teachers(tmp_path_factory) -> dict[str, Path]:
         "few": f"--input-mask {helpers.save_mask(folder / 'm.pt', slice(100, 400, 7), 1200, 'MazeGrid-v0')}",
     }
     files = {}
-    for name, env_id in (TASKS | VALUE_TASKS).items():
-        module, teach, seed = (ppo_imp, TEACH, 1) if name in TASKS else (dqn_imp, TEACH_VALUES, 3)
+    for name, env_id in TASKS.items():
+        module, teach, seed = (ppo_imp, TEACH, 1) if name in POLICIES else (dqn_imp, TEACH_VALUES, 3)
         helpers.run_main(module, f"{teach} --env-id {env_id} {flags.get(name, '')} --run-dir {folder / name}")
         files[name] = folder / name / f"tickets/round00_dense_seed{seed}.pt"
     return files
@@ -69,7 +69,7 @@ def students(teachers, tmp_path_factory) -> dict[str, Path]:
     """Folders of runs with two rounds and all conditions, for seeds 1 and 2."""
     folder = tmp_path_factory.mktemp("bc_distill")
     for name in ("gaussian", "maze", "cnn"):
-        flags = f"{TINY} --env-id {(TASKS | VALUE_TASKS)[name]} --teacher {teachers[name]} --seeds 1 2 --rounds 1"
+        flags = f"{TINY} --env-id {TASKS[name]} --teacher {teachers[name]} --seeds 1 2 --rounds 1"
         run(f"{flags} --run-dir {folder / name}")
     return {name: folder / name for name in ("gaussian", "maze", "cnn")}
 
@@ -99,7 +99,7 @@ def test_students_are_sparse_tickets_of_their_teachers_kind(name, students):
         here = [c for c in curves if all(c[key] == row[key] for key in ("round", "seed", "condition"))]
         assert row["loss"] == here[-1]["loss"] and 0 < float(row["loss"]) < 5
     out = run(f"--evaluate {students[name] / 'tickets/round01_ticket_seed1.pt'} --eval-episodes 7").stdout
-    assert out.startswith(f"{(TASKS | VALUE_TASKS)[name]}, --seed 1, 7 episodes: mean ")
+    assert out.startswith(f"{TASKS[name]}, --seed 1, 7 episodes: mean ")
 
 
 def test_the_teachers_return_is_that_of_its_ticket(teachers, students):
@@ -112,7 +112,7 @@ def test_the_teachers_return_is_that_of_its_ticket(teachers, students):
 @pytest.mark.parametrize("name", ["gaussian", "maze", "cnn"])
 def test_a_run_does_not_depend_on_its_neighbours(name, teachers, tmp_path):
     """Its weights and losses, to float rounding."""
-    flags = f"{TINY} --env-id {(TASKS | VALUE_TASKS)[name]} --rounds 0 --teacher {teachers[name]} --batch-size 128"
+    flags = f"{TINY} --env-id {TASKS[name]} --rounds 0 --teacher {teachers[name]} --batch-size 128"
     for folder, seeds in (("among", "1 2 3"), ("alone", "2")):
         run(f"{flags} --seeds {seeds} --run-dir {tmp_path / folder}")
     one, other = (ticket(tmp_path / folder, 0, "dense", 2) for folder in ("alone", "among"))
@@ -154,10 +154,10 @@ def collected(file: Path, env_id: str, seeds: tuple[int, ...], **flags) -> tuple
 
 
 @pytest.mark.rounding
-@pytest.mark.parametrize("name", TASKS | VALUE_TASKS)
+@pytest.mark.parametrize("name", TASKS)
 def test_transitions_follow_from_their_seed(teachers, name):
     """What is seen, packed, and the teacher's outputs there: the same each time, and whatever seeds are beside it."""
-    env_id = (TASKS | VALUE_TASKS)[name]
+    env_id = TASKS[name]
     stored, outputs = collected(teachers[name], env_id, (5, 2))
     again = collected(teachers[name], env_id, (5, 2))
     assert torch.equal(stored, again[0]) and torch.equal(outputs, again[1])
@@ -171,15 +171,15 @@ def test_transitions_follow_from_their_seed(teachers, name):
     assert stored.dtype == (torch.uint8 if space.dtype == np.uint8 else torch.float32)
     nets = agent.copies(2, space)
     torch.testing.assert_close(nets["actor"](nets["view"](bc_distill.unpack(stored, space))), outputs)
-    if name in TASKS:
+    if name in POLICIES:
         assert not torch.equal(stored[0], stored[1]) and len(torch.unique(stored[0], dim=0)) == 120
 
 
 @pytest.mark.rounding
-@pytest.mark.parametrize("name", TASKS | VALUE_TASKS)
+@pytest.mark.parametrize("name", TASKS)
 def test_teachers_do_what_they_did_in_their_own_script(teachers, name):
     """Outputs for random observations, and the actions of evaluations, the random ones too."""
-    t, env_id, rng = su.load_ticket(teachers[name]), (TASKS | VALUE_TASKS)[name], np.random.default_rng(0)
+    t, env_id, rng = su.load_ticket(teachers[name]), TASKS[name], np.random.default_rng(0)
     agent, vector = agent_and_vector(teachers[name], env_id, 2, 1)
     space, actions = vector.single_observation_space, vector.single_action_space
     obs = rng.normal(size=(2000, *space.shape)).astype(np.float32)
@@ -187,7 +187,7 @@ def test_teachers_do_what_they_did_in_their_own_script(teachers, name):
         obs = rng.integers(int(space.high.max()) + 1, size=obs.shape, dtype=np.uint8)
     expected_inputs = {"masked": [0, 2], "few": list(range(100, 400, 7))}
     assert agent.inputs == t["inputs"] == expected_inputs.get(name)
-    if name in TASKS:
+    if name in POLICIES:
         theirs = ppo_imp.make_networks(2, ppo_imp.Args(**t["args"]), space, actions, t["inputs"])
     else:
         theirs = dqn_imp.make_networks(2, dqn_imp.Args(**t["args"]), space, int(actions.n), t["inputs"])
@@ -195,12 +195,12 @@ def test_teachers_do_what_they_did_in_their_own_script(teachers, name):
     ours, x = agent.copies(2, space), torch.from_numpy(obs.reshape(2, 1000, -1))
     out = theirs["actor"](theirs["view"](x))
     torch.testing.assert_close(ours["actor"](ours["view"](x)), out, atol=1e-5, rtol=1e-4)
-    act = ppo_imp.greedy(theirs) if name in TASKS else dqn_imp.policy(theirs, 0.001, [4, 5])
+    act = ppo_imp.greedy(theirs) if name in POLICIES else dqn_imp.policy(theirs, 0.001, [4, 5])
     got, expected = bc_distill.greedy(ours, [4, 5])(obs), act(obs)
     if agent.gaussian:
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
     else:
-        assert (got == expected).mean() > 0.999 and (name in TASKS or (got != out.argmax(-1).numpy()).any())
+        assert (got == expected).mean() > 0.999 and (name in POLICIES or (got != out.argmax(-1).numpy()).any())
     assert out.std() > 0.01 and not any(p.requires_grad for p in ours.parameters())
 
 
@@ -225,12 +225,9 @@ def test_entangled_students_have_the_matrix_of_their_teacher(teachers, tmp_path,
 @pytest.mark.rounding
 def test_transitions_are_those_of_the_tasks(teachers):
     """In time order, environment beside environment: the state after three rows follows from the one before."""
-    stored, outputs = collected(teachers["cartpole"], "CartPole-v1", (1,), transitions=30)
+    stored, _ = collected(teachers["cartpole"], "CartPole-v1", (1,), transitions=30)
     x, v = stored[0].view(10, 3, 4)[..., 0], stored[0].view(10, 3, 4)[..., 1]
     torch.testing.assert_close(x[1:], x[:-1] + 0.02 * v[:-1])
-    best = su.load_ticket(teachers["cartpole"])["best"]
-    hidden = torch.tanh(stored @ best["actor.layers.0.weight"] + best["actor.layers.0.bias"])
-    torch.testing.assert_close(outputs, hidden @ best["actor.layers.1.weight"] + best["actor.layers.1.bias"])
 
 
 @pytest.mark.parametrize("kind", ["policy", "gaussian", "values"])
@@ -256,23 +253,18 @@ def test_bad_teachers_get_one_line(teachers, tmp_path, monkeypatch):
     messages = {
         "--teacher {missing}": "no teacher {missing}: train one with ppo_imp.py --env-id CartPole-v1",
         "--env-id MazeGrid-v0": "MazeGrid-v0.pt: train one with dqn_imp.py --env-id MazeGrid-v0 and name a file",
-        "--teacher {text}": "cannot read {text} as a ticket",
         "--teacher {student}": "{student} is no ticket of ppo_imp.py or dqn_imp.py",
         "--teacher {gaussian}": "is a teacher for observations (3,); CartPole-v1 has (4,)",
-        "--env-id MinAtar/Freeway-v1 --teacher {cnn}": "for observations (4, 10, 10); MinAtar/Freeway-v1 has (7, ",
         "--env-id Pixels-v0 --teacher {pixels}": "is a teacher for observations (4, 84, 84)",
         "--env-id Three-v0 --teacher {cartpole}": "for other actions than those of Three-v0: Discrete(3)",
-        "--env-id Floats-v0 --teacher {values}": "for other actions than those of Floats-v0: Box(",
         "--teacher {box}": "for other actions than those of CartPole-v1: Discrete(2)",
         "--env-id FromFive-v0 --teacher {cartpole}": "is a teacher for CartPole-v1, not for FromFive-v0",
     }
-    files = teachers | {"missing": tmp_path / "missing.pt", "text": tmp_path / "text.pt"}
-    files["text"].write_text("no ticket")
+    files = teachers | {"missing": tmp_path / "missing.pt"}
     for name, env_id, actor, contents in (
         ("student", "CartPole-v1", tiny_actor(4, 2), {"script": "bc_distill"}),
         ("box", "Floats-v0", tiny_actor(4, 2, log_std=0.0), {}),
         ("pixels", "Pixels-v0", tiny_actor(4, 2), {"obs_shape": [4, 84, 84]}),
-        ("values", "Floats-v0", tiny_actor(4, 2), {"script": "dqn_imp"}),
     ):
         files[name] = save_teacher(tmp_path / f"{name}.pt", env_id, actor, **contents)
     monkeypatch.chdir(tmp_path)
@@ -309,7 +301,7 @@ def test_loss_of_gaussian_policies_is_the_divergence_from_the_teacher():
 
 @pytest.mark.rounding
 def test_loss_of_action_values_is_the_huber_loss():
-    """With delta 1, of all actions' values: a parabola that goes on as a line."""
+    """With delta 1, a parabola that goes on as a line: the mean over all actions' values."""
     torch.manual_seed(0)
     actor, x = bc_distill.Network(3, (4, 8, 5), gaussian=False, values=True), torch.randn(3, 20, 4)
     target = 2 * torch.randn(3, 20, 5)
@@ -317,8 +309,6 @@ def test_loss_of_action_values_is_the_huber_loss():
     far = (actor(x) - target).abs()
     assert (far > 1).any() and (far < 1).any()
     torch.testing.assert_close(loss, torch.where(far < 1, far**2 / 2, far - 0.5).mean((1, 2)))
-    for r in range(3):
-        torch.testing.assert_close(loss[r], torch.nn.HuberLoss(delta=1.0)(actor(x)[r], target[r]))
 
 
 @pytest.mark.parametrize("kind", ["policy", "gaussian", "values"])

@@ -74,13 +74,8 @@ def test_processes_for_environments_end_with_an_interrupted_run(tmp_path):
     """Ctrl-C in a terminal reaches them, too."""
     flags = f"{GAUSSIAN} --env-id Pendulum-v1 --seeds 1 --num-envs 2 --num-minibatches 2 --eval-episodes 2"
     flags += f" --total-timesteps 1000000 --async-envs --run-dir {tmp_path / 'run'}"
-    process = subprocess.Popen(
-        helpers.command(SCRIPT, flags),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        text=True,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(helpers.command(SCRIPT, flags), start_new_session=True, **pipes)
     try:
         while not list((tmp_path / "run").glob("events.*")):
             assert process.poll() is None, process.communicate()
@@ -126,8 +121,8 @@ def test_tensorboard_shows_returns_and_losses(tmp_path, monkeypatch):
 
 
 def test_input_mask_shows_only_living_inputs(tmp_path):
-    """Cart-Pole without its second input. Whatever that one is, the agent does the same; the columns keep counting in
-    the whole observation, and a ticket of this run can mask the inputs of a third one."""
+    """Cart-Pole without its second input. The columns keep counting in the whole observation, and a ticket of this run
+    can mask the inputs of a third one."""
     file = helpers.save_mask(tmp_path / "t.pt", alive=[0, 2, 3])
     flags = f"{TINY} --rounds 2 --conditions ticket random_reinit --prune-fraction 0.7"
     done = run(f"{flags} --input-mask {file} --run-dir {tmp_path / 'run'}")
@@ -140,20 +135,13 @@ def test_input_mask_shows_only_living_inputs(tmp_path):
         assert first.shape == (3, 8) and t["best"]["critic.layers.0.weight"].shape == (3, 8)
         assert row["alive_inputs"].split() == [str(i) for i, w in zip((0, 2, 3), first, strict=True) if w.any()]
         assert (t["obs_shape"], t["inputs"]) == ([4], [0, 2, 3])
-    nets = ppo_imp.make_networks(1, Args(**t["args"]), FOUR, Discrete(2), t["inputs"])
-    obs = torch.randn(1, 10, 4)
-    out, same, other = (
-        nets["actor"](nets["view"](obs + torch.tensor(d))) for d in ([0.0] * 4, [0, 7.0, 0, 0], [1.0] * 4)
-    )
-    assert torch.equal(out, same) and (out != other).any()
     out = run(f"--evaluate {tmp_path / 'run/tickets/round02_ticket_seed1.pt'} --eval-episodes 5").stdout
     assert out.startswith("CartPole-v1, --seed 1, 5 episodes")
     again = helpers.save_mask(tmp_path / "again.pt", alive=[1], dim=3, inputs=[0, 2, 3], obs_shape=[4])
     out = run(f"{TINY} --input-mask {again} --dry-run").stdout
     assert "the networks see 1 of 4 inputs: pole angle\n" in out and "(1, 1, 8)" in out
-    file = helpers.save_mask(
-        tmp_path / "t.pt", alive=[0, 2], dim=3, env_id="ShortPendulum-v0"
-    )  # where they have no names
+    # where inputs have no names
+    file = helpers.save_mask(tmp_path / "t.pt", alive=[0, 2], dim=3, env_id="ShortPendulum-v0")
     assert "the networks see 2 of 3 inputs: 0, 2\n" in run(f"{GAUSSIAN} --input-mask {file} --dry-run").stdout
 
 
@@ -443,11 +431,15 @@ def pictures(runs: int, units: int) -> torch.nn.ModuleDict:
 @pytest.mark.rounding
 @pytest.mark.parametrize("picture", [False, True])
 def test_networks_are_that_many_plain_ones(picture, tmp_path):
-    """Of PyTorch's own layers: tanh for vectors, the Nature CNN (Mnih et al. 2015) for bytes scaled to [0, 1]. So are
-    their gradients: no run notices another."""
+    """Of PyTorch's own layers, built from a dense ticket: tanh for vectors, with means of Gaussian actions, and the
+    Nature CNN (Mnih et al. 2015) for bytes scaled to [0, 1]. So are their gradients: no run notices another. What is
+    pruned is zero."""
     torch.manual_seed(0)
     nn = torch.nn
-    nets = pictures(2, 16) if picture else networks(2, (8, 6), Discrete(3))
+    nets = pictures(2, 16) if picture else networks(2, (8, 6), Box(-1, 1, (3,)))
+    weights = su.prunable(actor=nets["actor"])
+    masks = su.random_masks(weights, dict.fromkeys(weights, 0.6))
+    su.apply_masks(weights, masks)
     x = torch.randint(256, (2, 3, 4, 84, 84), dtype=torch.uint8) if picture else torch.randn(2, 3, 4)
     seen = x / 255 if picture else x
     layers = nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3)
@@ -457,14 +449,22 @@ def test_networks_are_that_many_plain_ones(picture, tmp_path):
     out = nets["actor"](nets["view"](x))
     out.square().sum().backward()
     for r in range(2):
-        plain = nn.Sequential(*layers)
-        plain.load_state_dict(helpers.plain(su.copy_slice(nets.state_dict(), r), tmp_path))
+        parts = {"masks": su.copy_slice(masks, r), "initial": {}, "best": su.copy_slice(nets.state_dict(), r)}
+        su.save_ticket(tmp_path / "t.pt", **parts)
+        ticket = su.load_ticket(tmp_path / "t.pt", dense=True)
+        plain, state = nn.Sequential(*layers), ticket["best"]["actor"]
+        assert picture or state.pop("log_std").shape == (1, 3)
+        plain.load_state_dict(state)  # strict: no key more or less
         plain.zero_grad()
         plain(seen[r]).square().sum().backward()
         torch.testing.assert_close(out[r], plain(seen[r]), atol=1e-5, rtol=1e-4)
-        for p, q in zip(nets["actor"].parameters(), plain.parameters(), strict=True):  # [in, out] here, [out, in] there
-            gradient = q.grad.T if q.dim() == 2 else q.grad
-            torch.testing.assert_close(p.grad[r].view(gradient.shape), gradient, atol=1e-4, rtol=1e-3)
+        gradients = [p.grad for name, p in nets["actor"].named_parameters() if name != "log_std"]
+        for gradient, (name, p) in zip(gradients, plain.named_parameters(), strict=True):
+            own = p.grad.T if p.dim() == 2 else p.grad  # [in, out] here, [out, in] there
+            torch.testing.assert_close(gradient[r].view(own.shape), own, atol=1e-4, rtol=1e-3)
+            if name in ticket["masks"]["actor"]:
+                assert torch.equal(p != 0, ticket["masks"]["actor"][name] == 1)
+        assert len(ticket["masks"]["actor"]) == len(weights)
     if not picture:  # the critic has one output, on a path of its own
         *hidden, last = nets["critic"].layers
         expected = last(torch.tanh(hidden[1](torch.tanh(hidden[0](x)))))

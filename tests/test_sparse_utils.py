@@ -627,21 +627,6 @@ def test_set_masks_before_the_first_optimizer_step():
     assert weight.tolist() == [[1, 0], [0, 1]]
 
 
-def test_a_layer_of_a_million_weights():
-    """Exact counts where float32 sums and sorts would begin to matter; nothing here loops over weights."""
-    weights, generator = {"w": nn.Parameter(torch.empty(1000, 1000))}, rng()
-    masks = su.random_masks(weights, {"w": 0.1}, generator)
-    su.sparse_init_(weights, masks, generator)
-    assert masks["w"].count_nonzero() == 100_000
-    assert torch.equal(weights["w"] != 0, masks["w"] != 0)
-    old = masks["w"].clone()
-    turnover = su.rewire(weights, masks, 0.3, gradients={"w": torch.randn(1000, 1000, generator=generator)})
-    assert masks["w"].count_nonzero() == 100_000
-    assert turnover == ((masks["w"] == 1) & (old == 0)).sum().item() / 100_000
-    assert 0.25 < turnover < 0.3  # 30,000 are dropped, of which chance grows about 1 in 31 again
-    assert (weights["w"][masks["w"] == 0] == 0).all()
-
-
 # ---- The invariant ---------------------------------------------------------------------------------------------------
 
 
@@ -816,12 +801,14 @@ FREE = dict.fromkeys(su.FREE_FLAGS - {"rounds", "run_dir", "fresh"}, 7)  # other
 
 @pytest.fixture
 def start(monkeypatch):
-    """``su.start_run`` as a process of its own: its lock goes when it ends. Weights & Biases seems to be there."""
+    """``su.start_run`` as a process of its own: its lock goes when it ends. Returns the folder, and ``checkpoint`` is
+    what was in that. Weights & Biases seems to be there."""
     monkeypatch.setattr(su, "find_spec", str)
 
     def start_run(args: Any, folder: Path | str, script: str = "sac", reads: tuple[Path, ...] = ()) -> Path:
         try:
-            return su.start_run(replace(args, run_dir=str(folder)), script, "rigl-0.9", reads)
+            there, start_run.checkpoint = su.start_run(replace(args, run_dir=str(folder)), script, "rigl-0.9", reads)
+            return there
         finally:
             while su._locks:
                 su._locks.pop().release()
@@ -896,14 +883,13 @@ def test_start_run_begins_and_goes_on(start, tmp_path, capsys):
     assert config["args"] == {**FLAGS, "run_dir": str(folder), "sizes": [1, 2, 3]}
     assert config["command"] == sys.argv and config["torch"] == torch.__version__
     assert {"python", "machine", "commit", "numpy", "gymnasium"} <= config.keys()
-    assert su.folder_checkpoint(folder, Args()) is None
+    assert start.checkpoint is None
     start(Args(threads=2), folder)  # killed before its first checkpoint
     saved = {"args": asdict(Args()), "finished": False, "results": [{"step": 1, "x": 0.5}], "rng": (1, None)}
     su.save_checkpoint(folder / "checkpoint.pt", saved | {"w": torch.arange(3.0)})
     assert start(Args(**FREE), folder) == folder
     assert capsys.readouterr().out == 2 * f"going on in {folder}\n"
-    checkpoint = su.folder_checkpoint(folder, Args(**FREE))
-    assert torch.equal(checkpoint.pop("w"), torch.arange(3.0)) and checkpoint == saved
+    assert torch.equal(start.checkpoint.pop("w"), torch.arange(3.0)) and start.checkpoint == saved
     now = config_of(folder)
     first, second = now.pop("resumed")
     assert now == {name: value for name, value in config.items() if name != "resumed"}

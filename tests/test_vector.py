@@ -41,7 +41,7 @@ every_task = pytest.mark.parametrize(("env_id", "obs_shape", "action_shape"), TA
 OWN = ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", *mazegrid.ENV_IDS]
 OWN += [f"MinAtar/{game}-v1" for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")]
 every_own = pytest.mark.parametrize("env_id", OWN)
-one_of_each = pytest.mark.parametrize("env_id", ["CartPole-v1", "MazeGrid-v0", "MinAtar/Freeway-v1"])
+ONE_OF_EACH = ["CartPole-v1", "MazeGrid-v0", "MinAtar/Freeway-v1"]
 
 
 def skip_without_package(env_id: str) -> None:
@@ -242,39 +242,31 @@ def test_they_are_vector_environments_of_gymnasium(env_id):
     envs.close()
 
 
-@one_of_each
+@pytest.mark.parametrize("env_id", ONE_OF_EACH)
 def test_bad_input_is_refused(env_id):
     """And has no effect."""
-    for sizes in ((0, 4), (4, 0), (-1, 1)):
-        with pytest.raises(ValueError, match="at least 1"):
-            make_own(env_id, *sizes)
     envs = make_own(env_id, 3, 2)
-    n = envs.single_action_space.n
-    mask = {"reset_mask": np.ones(6, bool)}
+    n, mask = envs.single_action_space.n, {"reset_mask": np.ones(6, bool)}
     for call in (lambda: envs.step(np.zeros(6, np.int64)), envs.get_state, lambda: envs.reset(options=mask)):
         with pytest.raises(ResetNeeded):
             call()
-    for seeds in ([1, 2], [1, 2, 3, 4], []):
-        with pytest.raises(ValueError, match=f"{len(seeds)} seeds for 3 runs"):
-            envs.reset(seed=seeds)
-    for seed in (1.5, [1, 2, 3.5]):
-        with pytest.raises(TypeError):
-            envs.reset(seed=seed)
     envs.reset(seed=0)
     before = envs.get_state()
-    wrong = [({"options": {"low": -0.1}}, "reset_mask"), ({"seed": 0, "options": mask}, "seed")]
-    wrong += [({"options": {"reset_mask": mask}}, r"bool \[6\]") for mask in (np.ones(5, bool), np.ones(6))]
-    for arguments, message in wrong:
+    wrong = {
+        "2 seeds for 3 runs": {"seed": [1, 2]},
+        "cannot be combined with reset_mask": {"seed": 0, "options": mask},
+        "reset option is 'reset_mask'": {"options": {"low": -0.1}},
+        r"bool \[6\], not bool": {"options": {"reset_mask": np.ones(5, bool)}},
+        r"bool \[6\], not float": {"options": {"reset_mask": np.ones(6)}},
+    }
+    for message, arguments in wrong.items():
         with pytest.raises(ValueError, match=message):
             envs.reset(**arguments)
-    for actions in (np.zeros(5, np.int64), np.zeros((6, 1), np.int64), 1):
-        with pytest.raises(ValueError, match=r"shape \[6\]"):
-            envs.step(actions)
-    for action in (n, -1):
-        with pytest.raises(ValueError, match=f"below {n} and not negative"):
-            envs.step(np.full(6, action))
-    with pytest.raises((TypeError, IndexError)):
-        envs.step(np.zeros(6))
+    wrong = {r"shape \[6\]": (np.zeros(5, int), np.zeros((6, 1), int)), f"below {n}": (np.full(6, n), np.full(6, -1))}
+    for message, both in wrong.items():
+        for actions in both:
+            with pytest.raises(ValueError, match=message):
+                envs.step(actions)
     others = {"CartPole-v1": "CartPole-v0", "MazeGrid-v0": "MazeGridRGB-v0", "MinAtar/Freeway-v1": "MinAtar/Freeway-v0"}
     for other in (make_own(others[env_id], 3, 2), make_own(env_id, 3, 1)):
         with pytest.raises(ValueError, match=f"'{env_id}'.* 6"):
@@ -330,15 +322,13 @@ def test_atari_rewards_are_not_clipped():
 SPACES = {
     "dict": (gym.spaces.Dict({"a": Box(-1, 1, (1,))}), helpers.TWO),
     "matrix": (Box(-np.array([[1.0, 2], [3, 4]], np.float32), 5), helpers.TWO),
-    "multi": (helpers.FOUR, gym.spaces.MultiDiscrete([2, 3])),
-    "column": (helpers.FOUR, Box(-1, 1, (3, 1))),
     "row": (helpers.FOUR, Box(-np.arange(1.0, 41).reshape(1, 40).astype(np.float32), 5)),
     "number": (helpers.FOUR, Box(-1, 1, ())),
     "integers": (helpers.FOUR, Box(-1, 1, (2,), np.int64)),
     "equal": (helpers.FOUR, Box(np.array([-1, 1], np.float32), 1)),
 }
-for name, spaces in {**SPACES, "odd": (helpers.FOUR, Discrete(2, start=3))}.items():
-    kwargs = {"obs_space": spaces[0], "action_space": spaces[1], "reward": np.ones(1)}
+for name, (obs_space, action_space) in SPACES.items():
+    kwargs = {"obs_space": obs_space, "action_space": action_space}
     gym.register(f"Toy-{name}-v0", helpers.Toy, kwargs=kwargs, max_episode_steps=9, disable_env_checker=True)
 OBS, ACTIONS = (
     "the observations must be vectors or pictures, not ",
@@ -349,10 +339,7 @@ OBS, ACTIONS = (
 @pytest.mark.parametrize(
     ("env_id", "message"),
     [
-        ("NoSuchTask-v0", "NoSuchTask-v0: there is no such task."),
         ("CartPole", "CartPole: there is no such task. Did you mean CartPole-v1"),
-        ("Pendulum-v7", "Pendulum-v7: there is no such task. Did you mean Pendulum-v1"),
-        ("ALE/Pon-v5", "Did you mean: `Pong`?"),
         ("ALE/Pong", "Did you mean ALE/Pong-v5"),
         ("Maze-v0", "Did you mean MazeGrid-v0"),
         ("Breakout-v1", "MinAtar/Breakout-v1"),
@@ -370,18 +357,7 @@ def test_bad_tasks_get_one_line(env_id, message):
 
 
 @pytest.mark.parametrize("next_step", [False, True])
-@pytest.mark.parametrize(
-    "env_id",
-    [
-        "CartPole-v1",
-        "MazeGrid-v0",
-        "MinAtar/Freeway-v1",
-        "ALE/Pong-v5",
-        "Pendulum-v1",
-        "HopperBulletEnv-v0",
-        "Endless-v0",
-    ],
-)
+@pytest.mark.parametrize("env_id", [*ONE_OF_EACH, "ALE/Pong-v5", "Pendulum-v1", "HopperBulletEnv-v0", "Endless-v0"])
 def test_the_time_limit_can_be_another(env_id, next_step):
     """Both episodes of both environments are 6 steps, and the reset takes one in NEXT_STEP. ALE begins with a frame."""
     skip_without_package(env_id)
@@ -492,16 +468,6 @@ def test_environments_of_a_run_differ(env_id, obs_shape, action_shape):
             obs, *_ = envs.step(np.full(6, 2 + t % 2))
     assert len({row.tobytes() for row in obs}) == 6
     envs.close()
-
-
-def test_reset_starts_over():
-    for env_id in ("CartPole-v1", "ShortPendulum-v0"):
-        envs = vector.make(env_id, 2, 2)
-        first = vector.reset(envs, [3, 4])
-        for _ in range(5):
-            envs.step(envs.action_space.sample())
-        assert np.array_equal(vector.reset(envs, [3, 4]), first)
-        assert not np.array_equal(vector.reset(envs, [3, 5]), first)
 
 
 def test_processes_change_nothing():
@@ -631,9 +597,7 @@ def test_an_environment_of_one_episode_rests(processes):
         assert vector.reset(resting, [1]).tolist() == [[first]] * 2
         seen = [resting.step(np.zeros((2, 1))) for _ in range(5)]
         assert [obs[0, 0] for obs, *_ in seen] == [first + min(t, 3) for t in range(1, 6)]
-        assert [bool(terminated[0] | truncated[0]) for _, _, terminated, truncated, _ in seen] == [
-            t == 2 for t in range(5)
-        ]
+        assert [bool((step[2] | step[3])[0]) for step in seen] == [False, False, True, False, False]
         assert [reward[0] for _, reward, *_ in seen][3:] == [0, 0]
     resting.close()
     if not processes:
@@ -674,23 +638,12 @@ def test_retests_are_new_episodes():
     assert vector.retest(envs, act, [5, 6], 7, "CartPole-v1", {"max_episode_steps": 5}).tolist() == [[5] * 7] * 2
 
 
-@pytest.mark.parametrize("first_episode", [False, True])
-def test_spaces_and_rewards_that_are_unusual(first_episode):
-    """Actions that do not begin at 0, and rewards in arrays of one number."""
-    helpers.Toy.actions.clear()
-    envs = vector.make("Toy-odd-v0", 1, 2, first_episode=first_episode)
-    assert vector.play(envs, lambda obs: np.array([[0, 1]]), [1]).tolist() == [[9, 9]]
-    assert {int(action) for action in helpers.Toy.actions} == {3, 4}
-    vector.reset(envs, [1])
-    assert envs.step(np.array([3, 4]))[1].shape == (2,)
-
-
 def test_inputs_of_a_ticket_are_for_its_own_task():
     """In any version; those of entangled inputs, which mean something else to each seed, for its own seed."""
 
     def ask(of: str, env_id: str, n: int = 3, seeds: tuple[int, ...] = (2,), mask: torch.Tensor | None = None) -> list:
         masks = {"actor.layers.0.weight": torch.eye(3)[:, [0, 2]] if mask is None else mask}
-        result = {**su.describe_ticket(masks, "actor.layers.0.weight"), "seed": 2}
+        result = {**su.describe_ticket(masks), "seed": 2}
         ticket = {"masks": masks, "args": {"env_id": of}, "obs_shape": [3], "result": result}
         return inputs_of_ticket(ticket, env_id, Box(-1, 1, (n,)), seeds)
 
