@@ -97,9 +97,7 @@ class Args:
     wandb_entity: str | None = None  # with --track: the team
     evaluate: str = ""  # a checkpoint.pt: evaluate its agents, on their own task, for --eval-episodes, and stop
     seed: int = 1  # with --evaluate: of its episodes
-    capture_video: bool = (
-        False  # at the end write an episode of the first run as a gif; with --evaluate, beside the file
-    )
+    capture_video: bool = False  # at the end write an episode of the first run as a gif; with --evaluate, by the file
     dry_run: bool = False  # print each layer's density (with prune: the final one) and the size of the whole, and stop
 
     # Algorithm (table 6)
@@ -348,8 +346,7 @@ if __name__ == "__main__":
     replay_shape = (min(args.buffer_size, args.total_timesteps), R, sum(row_parts))
     su.check_memory(4 * math.prod(replay_shape), f"the replay memory of {R} runs", "--buffer-size", device)
     variant = args.method if args.method == "dense" else f"{args.method}-{args.sparsity:g}"
-    run_dir = su.start_run(args, "dqn_rigl", variant)
-    checkpoint = su.folder_checkpoint(run_dir, args)
+    run_dir, checkpoint = su.start_run(args, "dqn_rigl", variant)
     replay = torch.empty(replay_shape, device=device)
     run_of_batch = torch.arange(R, device=device)[:, None]
     streams = [np.random.default_rng(su.seeds(seed, 2)[0]) for seed in args.seeds]
