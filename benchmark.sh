@@ -238,8 +238,9 @@ experiment() {
         ppo_rigl "$(at_scale static "$sparse" "$sparse")" --sparsity "$ppo_levels" --sparsity-distribution uniform ;;
     ppo_released) # ours (plot.py curves): dense networks, and each way in which the released code differs, by itself
         ppo_rigl dense
-        ppo_rigl dense "--time-limits,terminal --no-clip-actions --mean,tanh --boundary-frames,scored
-            --initial-variance,0 --statistics,before --reward-scale,reward --epochs,together" ;;
+        released="--time-limits,terminal --no-clip-actions --mean,tanh --boundary-frames,scored --initial-variance,0"
+        released="$released --statistics,before --normalize-rewards,reward --epochs,together"
+        ppo_rigl dense "$released --dense-init,orthogonal,--actor-output-scale,1" ;;
 
     imp_rl_bc) # figures 1, 2, 3 (plot.py tickets): four conditions, PPO against behavioural cloning
         # Figure 1, right, is the mean over the Bullet tasks, normalised, which plot.py does not draw.

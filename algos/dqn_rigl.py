@@ -71,7 +71,6 @@ sys.path += [str(Path(__file__).resolve().parent.parent), os.getcwd()]
 import envs.vector  # noqa: E402
 import sparse_utils as su  # noqa: E402
 
-# Table 1: what the paper's search found for each method, on Acrobot: the same for all. Flags on the command line win.
 Method = Literal["dense", "small", "prune", "static", "set", "rigl"]
 
 
@@ -117,7 +116,7 @@ class Args:
     # Sparsity
     method: Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
     sparsity: float = 0.9  # fraction of weights that are zero, in [0, 1)
-    sparsity_distribution: Literal["erk", "uniform"] = "erk"  # how the sparsity is spread over the layers
+    sparsity_distribution: Literal["erk", "uniform"] = "erk"  # how a network's sparsity is spread over its layers
     dense_output_layer: bool = False  # leave the last layer dense (figure 14)
     width_scale: float | None = None  # hidden units = int(512 * scale); default 1, or what method small needs
     sparse_init: bool = True  # scale initial weights by each unit's active fans (section 6)
@@ -140,6 +139,11 @@ class Args:
                 f"--total-timesteps {self.total_timesteps} ends before the first update, which comes after "
                 f"--learning-starts {self.learning_starts} and --train-frequency {self.train_frequency}"
             )
+
+
+def parse_args() -> Args:
+    """The command line. Table 1 has the same for all methods."""
+    return tyro.cli(Args, description=__doc__)
 
 
 # ---- Network ---------------------------------------------------------------------------------------------------------
@@ -294,7 +298,7 @@ def record_video(q: QNetwork, args: Args, file: Path, epsilon: float) -> None:
 
 
 if __name__ == "__main__":
-    args = tyro.cli(Args, description=__doc__)
+    args = parse_args()
     if args.evaluate:
         evaluate_checkpoint(args)
         raise SystemExit(0)

@@ -42,8 +42,8 @@ brackets: the flags that give what the code does.
     in the first rollout they are multiplied by 31.6 and clipped to 5] [--statistics before: those of the rollout are in
     when it is learned from, so that its first probability ratios are not 1]. The clipping to 5 and the 0.001 that is
     added to the variance are the code's. The paper names no normalisation.
- 5. Rewards are divided by the running standard deviation of their discounted sum, as is usual [--reward-scale reward:
-    by that of the rewards themselves], and clipped to 10. "none" leaves them as they are.
+ 5. Rewards are divided by the running standard deviation of their discounted sum, as is usual [--normalize-rewards
+    reward: by that of the rewards themselves], and clipped to 10. "none" leaves them as they are.
  6. Each epoch passes over the rollout once [--epochs together: minibatches come from a shuffle buffer through which all
     ten repetitions flow].
  7. Initial weights are Glorot-uniform, or by active fans with --sparse-init, biases zero, and the actor's last layer is
@@ -148,7 +148,7 @@ class Args:
     boundary_frames: Literal["none", "masked", "scored"] = "none"  # resets as frames; scored: RigL's scores count them
     initial_variance: float = 1.0  # of observations, in the first rollout
     statistics: Literal["after", "before"] = "after"  # a rollout's observations join them after or before its update
-    reward_scale: Literal["return", "reward", "none"] = "return"  # whose running std divides rewards
+    normalize_rewards: Literal["return", "reward", "none"] = "return"  # whose running std divides rewards
     epochs: Literal["apart", "together"] = "apart"  # together: minibatches from a shuffle buffer across epochs
 
     # Sparsity
@@ -742,13 +742,13 @@ if __name__ == "__main__":
 
         # ---- Advantages and returns
         rollout = {name: by_run(torch.from_numpy(array).to(device)) for name, array in store.items()}
-        if args.reward_scale == "return":
+        if args.normalize_rewards == "return":
             sums, discounted = discounted_sums(store["reward"], store["ended"], discounted, args.gamma)
             reward_moments.update(by_run(torch.from_numpy(sums).to(device)).unsqueeze(-1))
-        elif args.reward_scale == "reward":
+        elif args.normalize_rewards == "reward":
             reward_moments.update(rollout["reward"].unsqueeze(-1))
         reward = store["reward"]
-        if args.reward_scale != "none":
+        if args.normalize_rewards != "none":
             reward = np.clip(reward / reward_moments.std()[:, 0].numpy(force=True), -10, 10)
         with torch.no_grad():
             seen = obs_moments.normalise(rollout["obs"])

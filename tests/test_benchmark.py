@@ -106,6 +106,7 @@ def log(script, flags):
 
 def test_list_has_an_experiment_for_every_figure():
     wanted = {"sac_": {1, 2, 3, 4, 5, 9, 12, 13, 14, 15}, "imp_": set(range(1, 16)), "eb_": {3, 4, 5, 6, 7, 8}}
+    wanted |= {"dqn_": {5, 8, 14}, "ppo_": {1, 2, 9, 12, 16}}
     for prefix, figures in wanted.items():
         lines = [line.replace("3.", "") for name, line in listed().items() if name.startswith(prefix)]  # 3.3 to 3.8
         texts = re.findall(r"figures? ([\d., ]+)", "\n".join(lines))

@@ -215,7 +215,7 @@ def test_the_mean_can_be_squashed_and_acting_in_numpy_is_the_network():
         ppo_rigl.initialise(nets, weights, masks, args)
         nets["obs_moments"].update(torch.randn(2, 9, 3))
         with torch.no_grad():
-            nets["actor"].fc3.weight.mul_(100)
+            nets["actor"].fc3.weight.mul_(1000)
         obs = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
         out = nets["actor"](nets["obs_moments"].normalise(torch.from_numpy(obs).view(2, 4, 3)))
         torch.testing.assert_close(torch.from_numpy(ppo_rigl.policy(nets)(obs)), out.detach(), rtol=1e-4, atol=1e-5)
