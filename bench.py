@@ -261,17 +261,22 @@ def print_table(
 
 def cleanrl_dqn(checkout: str, hidden_sizes: tuple[int, ...], flags: str) -> float:
     """Steps per second of a copy of CleanRL's dqn.py that is changed as the docstring above says."""
-    script = Path(f"{checkout}/cleanrl/dqn.py").read_text()
-    if len(hidden_sizes) == 1:
-        script = re.sub(r"nn\.Linear\(120, 84\),\s+nn\.ReLU\(\),", "", script)
     changes = {"120": str(hidden_sizes[0]), "84": str(hidden_sizes[-1])}
     changes |= {'infos["final_observation"][idx]': "next_obs[idx]", "self.network(x)": "self.network(x.float())"}
+    if len(hidden_sizes) == 1:
+        layer = "            nn.Linear(120, 84),\n            nn.ReLU(),\n"
+        changes = {layer: "", **changes}
+    return cleanrl(checkout, "dqn", changes, f"{flags} --start-e 0.01 --end-e 0.01 --no-cuda")
+
+
+def cleanrl(checkout: str, name: str, changes: dict[str, str], flags: str) -> float:
+    """Steps per second of a copy of one of CleanRL's scripts in which some words are others."""
+    script = Path(f"{checkout}/cleanrl/{name}.py").read_text()
     for theirs, ours in changes.items():
         script = script.replace(theirs, ours)
     with tempfile.NamedTemporaryFile("w", suffix=".py") as copy:
         copy.write(script)
         copy.flush()
-        flags += " --start-e 0.01 --end-e 0.01 --no-cuda"
         return peer([sys.executable, copy.name, *flags.split()], 1, f"{checkout}:{ROOT}")
 
 
@@ -380,9 +385,9 @@ def bench_ppo_rigl(args: Args) -> None:
             command = [sys.executable, __file__, "stable-baselines3-ppo", args.env_id, "12288"]
             speeds["Stable-Baselines3"].append(peer(command, 1))
         if args.cleanrl:
-            command = [sys.executable, f"{args.cleanrl}/cleanrl/ppo_continuous_action.py", "--env-id", args.env_id]
-            command += ["--total-timesteps", "14336", "--no-cuda"]
-            speeds["CleanRL"].append(peer(command, 1, args.cleanrl))
+            changes = {"np.clip(obs, -10, 10))": "np.clip(obs, -10, 10), None)"}  # what gymnasium 1.x wants
+            flags = f"--env-id {args.env_id} --total-timesteps 14336 --no-cuda"
+            speeds["CleanRL"].append(cleanrl(args.cleanrl, "ppo_continuous_action", changes, flags))
     print(f"Training steps/s of PPO on {args.env_id}, one thread, median (least to most) of {args.rounds} rounds\n")
     pairs = [(name, other) for other in ("CleanRL", "Stable-Baselines3") for name in programs]
     pairs += [("ours, RigL", "ours, dense"), ("ours, 10 RigL runs", "ours, 10 dense runs")]

@@ -311,8 +311,8 @@ def mask_gradients(weights: Weights, masks: Weights, dense: bool = False) -> dic
     if masks:
         gradients = [weights[name].grad for name in masks]
         torch._foreach_mul_(gradients, list(masks.values()))
-        # 0 * inf is not 0 but NaN. A product and a look at the norms are five times as fast as masked_fill_ on a CPU.
-        if gradients[0].is_cuda or not torch.stack(torch._foreach_norm(gradients)).isfinite().all():
+        # 0 * inf is not 0 but NaN. A product and a look at the sums are five times as fast as masked_fill_ on a CPU.
+        if gradients[0].is_cuda or not all(math.isfinite(gradient.sum().item()) for gradient in gradients):
             for gradient, mask in zip(gradients, masks.values(), strict=True):
                 gradient.masked_fill_(mask == 0, 0)
     return dense_gradients
