@@ -1302,8 +1302,8 @@ class RunLog:
 
     def finish(self, stop: StopSignal, finished: bool) -> None:
         """End the program if it was a signal that ended the run; print the final score, the mean over the last 10% of
-        evaluations (Graesser et al. 2022, section 3), with mean and standard deviation over runs that did not diverge,
-        if it is finished."""
+        evaluations (Graesser et al. 2022, section 3), with mean and a sample's standard deviation over runs that did
+        not diverge, if it is finished."""
         self.progress.close()
         self.writer.close()
         if not finished:
@@ -1317,9 +1317,10 @@ class RunLog:
             if row["step"] in last:
                 by_seed.setdefault(row.get("seed"), []).append(row["return_mean"])
         scores = np.array([np.mean(returns) for returns in by_seed.values()])
-        spread = f" ± {np.nanstd(scores):.1f} over {len(scores)} seeds" if len(scores) > 1 else ""
+        finite = scores[np.isfinite(scores)]
+        spread = f" ± {finite.std(ddof=1):.1f} over {len(finite)} seeds" if len(finite) > 1 else ""
         what = f"final score (mean of the last {len(last)} of {len(steps)} evaluations)"
-        print(f"{what}: {np.nanmean(scores):z.1f}{spread} ({self.folder})")
+        print(f"{what}: {finite.mean():z.1f}{spread} ({self.folder})")
 
 
 class Rounds:

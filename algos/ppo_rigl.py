@@ -669,7 +669,7 @@ if __name__ == "__main__":
 
     def due(step: int, interval: int) -> bool:
         """Is this the first step between two rollouts from a multiple of the interval on?"""
-        return interval > 0 and (step % interval < batch_size or step == last_step)
+        return interval > 0 and step % interval < batch_size
 
     eval_envs = make_envs(args, R, args.eval_episodes, first_episode=True)
     steps = (args.num_steps, R, args.num_envs)
@@ -686,7 +686,7 @@ if __name__ == "__main__":
     all_runs = torch.arange(R, device=device)[:, None]
     for step in range(start, last_step + 1, batch_size):
         # ---- Evaluate what ``step`` steps have taught
-        if due(step, args.eval_interval) and not log.has_evaluated(step):
+        if (due(step, args.eval_interval) or step == last_step) and not log.has_evaluated(step):
             episodes = [su.seeds(seed, 4, step)[0] for seed in args.seeds]
             returns = stop.interruptible(envs.vector.play, eval_envs, greedy(nets), episodes)
             if returns is not None:
@@ -831,7 +831,7 @@ if __name__ == "__main__":
         check_runs({})
 
         # ---- Log
-        if due(step + batch_size, args.eval_interval):
+        if due(step + batch_size, args.eval_interval) or step + batch_size == last_step:
             units = hidden_units(nets, seen)
         for name, of_runs in diagnostics(nets, batch, args).items():
             for seed, value in zip(args.seeds, of_runs.tolist(), strict=True):

@@ -133,4 +133,6 @@ def legend_with_seeds(figure: plt.Figure, rows: list[Row], name: str, column: st
         text = "–".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
         label = f"{line} ({text} {'seed' if text == '1' else 'seeds'})"
         labels.append(fill(label, LEGEND_WIDTH + 10, break_on_hyphens=False))
+    lines = sum(label.count("\n") + 1 for label in labels)
+    figure.set_figheight(max(figure.get_figheight(), 0.3 + 0.17 * lines))  # 8-point lines and what is between them
     figure.legend(handles.values(), labels, loc="outside right upper", frameon=False, fontsize=8, handlelength=3)
