@@ -52,7 +52,9 @@ def test_flags_of_the_same_name_are_the_same(flag):
     assert all(len(text) > 3 for _, text in there), f"{flag} has no text"
 
 
-@pytest.mark.parametrize(("family", "words"), zip(FAMILIES, (None, 3), strict=True), ids=["tickets", "sparse training"])
+@pytest.mark.parametrize(
+    ("family", "words"), list(zip(FAMILIES, (None, 3), strict=True)), ids=["tickets", "sparse training"]
+)
 def test_flags_of_a_family_say_the_same(family, words):
     """The sparse-training scripts in the first three words: then comes what a method or a network has of its own."""
     for flag in {flag for name in family for flag in FLAGS[name]}:
