@@ -27,7 +27,9 @@ Q-learning.
 
 dqn_rigl.py, ppo_rigl.py: steps/s of all runs together on one thread without evaluation, with the networks, batches and
 updates of the scripts' defaults for all programs (Cart-Pole, 512-512 units, an update with 128 transitions at every
-step, and the same with 128-128; HalfCheetah, 64-64, rollouts of 2,048 steps, 10 epochs of 32 minibatches).
+step, and the same with 128-128; HalfCheetah, 64-64, rollouts of 2,048 steps, 10 epochs of 32 minibatches). CleanRL's
+scripts run as copies: dqn.py as above, ppo_continuous_action.py with the argument that a wrapper of gymnasium 1.x
+wants.
 
 Early birds: steps/s of 531 runs together on one thread, with the networks, batches and updates per step of
 dqn_earlybird.py's defaults, against one run of CleanRL with the same (a copy, as above).

@@ -237,6 +237,25 @@ def erk_densities(shapes: Mapping[str, tuple[int, ...]], sparsity: float, power_
     return dict.fromkeys(shapes, 1.0)
 
 
+def network_sparsities(args: Any, n_actor: int, n_critics: int) -> tuple[float, float]:
+    """Sparsity of actor and critics from the flags; n_actor and n_critics are the weights of the dense networks.
+
+    --actor-share divides a budget B = (1 - sparsity) * (n_actor + n_critics), biases not counted (Graesser et al. 2022,
+    section 5): the actor's density is share * B / n_actor, that of the critics (1 - share) * B / n_critics. Ends the
+    program with one line if a network would need more weights than it has.
+    """
+    if args.actor_share is None:
+        own = (args.actor_sparsity, args.critic_sparsity)
+        return tuple(args.sparsity if sparsity is None else sparsity for sparsity in own)
+    budget = (1 - args.sparsity) * (n_actor + n_critics)
+    # A sparse network has at most the weights of the dense one; a dense one can be made as wide as its share asks.
+    low, high = (0, 1) if args.method == "small" else (max(0, 1 - n_critics / budget), min(1, n_actor / budget))
+    if not (0 < args.actor_share < 1 and low <= args.actor_share <= high):
+        low, high = math.ceil(low * 1e4) / 1e4, math.floor(high * 1e4) / 1e4
+        fail(f"--actor-share {args.actor_share} is not feasible here: it can be from {low:.4f} to {high:.4f}")
+    return 1 - args.actor_share * budget / n_actor, 1 - (1 - args.actor_share) * budget / n_critics
+
+
 # ---- Masks -----------------------------------------------------------------------------------------------------------
 
 
@@ -900,6 +919,17 @@ def check_flags(args: Any, rule: str, *names: str) -> None:
         values = value if isinstance(value, tuple) else () if value is None else (value,)
         if value == () or not all(RULES[rule](x) for x in values):
             raise ValueError(f"--{name.replace('_', '-')} must be {rule}, not {value}")
+
+
+def check_split_flags(args: Any) -> None:
+    """The same for how actor and critic share what remains: see ``network_sparsities``."""
+    own = (args.actor_sparsity, args.critic_sparsity) != (None, None)
+    if args.actor_share is not None and own:
+        raise ValueError("--actor-share sets both sparsities: leave out --actor-sparsity and --critic-sparsity")
+    if args.actor_share is not None and (args.method == "dense" or args.width_scale or args.dense_output_layer):
+        raise ValueError("--actor-share does not go with --method dense, --width-scale or --dense-output-layer")
+    if args.method == "dense" and own:
+        raise ValueError("--actor-sparsity and --critic-sparsity do not go with --method dense")
 
 
 def check_ticket_flags(args: Any) -> None:

@@ -183,13 +183,7 @@ class Args:
                 f"--num-minibatches {self.num_minibatches} does not divide a rollout of {rollout} steps into "
                 "minibatches of two or more"
             )
-        own = (self.actor_sparsity, self.critic_sparsity) != (None, None)
-        if self.actor_share is not None and own:
-            raise ValueError("--actor-share sets both sparsities: leave out --actor-sparsity and --critic-sparsity")
-        if self.actor_share is not None and (self.method == "dense" or self.width_scale or self.dense_output_layer):
-            raise ValueError("--actor-share does not go with --method dense, --width-scale or --dense-output-layer")
-        if self.method == "dense" and own:
-            raise ValueError("--actor-sparsity and --critic-sparsity do not go with --method dense")
+        su.check_split_flags(self)
 
 
 def parse_args() -> Args:
@@ -282,27 +276,13 @@ def make_networks(runs: int, args: Args, vector: gym.vector.VectorEnv) -> nn.Mod
     )
 
 
-def network_sparsities(args: Args, n_actor: int, n_critic: int) -> tuple[float, float]:
-    """Sparsity of actor and critic from the flags; n_actor and n_critic are the weights of the dense networks."""
-    if args.actor_share is None:
-        own = (args.actor_sparsity, args.critic_sparsity)
-        return tuple(args.sparsity if sparsity is None else sparsity for sparsity in own)
-    budget = (1 - args.sparsity) * (n_actor + n_critic)
-    # A sparse network has at most the weights of the dense one; a dense one can be made as wide as its share asks.
-    low, high = (0, 1) if args.method == "small" else (max(0, 1 - n_critic / budget), min(1, n_actor / budget))
-    if not (0 < args.actor_share < 1 and low <= args.actor_share <= high):
-        low, high = math.ceil(low * 1e4) / 1e4, math.floor(high * 1e4) / 1e4
-        su.fail(f"--actor-share {args.actor_share} is not feasible here: it can be from {low:.4f} to {high:.4f}")
-    return 1 - args.actor_share * budget / n_actor, 1 - (1 - args.actor_share) * budget / n_critic
-
-
 def network_widths(args: Args, obs_dim: int, n_actions: int) -> tuple[int, int]:
     """Hidden units of actor and critic. Method small: those whose parameter counts come nearest to the sparse ones."""
     width = max(1, int(64 * (args.width_scale or 1)))
     if args.method != "small" or args.width_scale is not None:
         return width, width
     full = [su.mlp_size(obs_dim, width, width, outputs) for outputs in (n_actions, 1)]  # weights and biases
-    sparsities = network_sparsities(args, full[0][0], full[1][0])
+    sparsities = su.network_sparsities(args, full[0][0], full[1][0])
     wanted = [(1 - sparsity) * n + biases for sparsity, (n, biases) in zip(sparsities, full, strict=True)]
     return su.small_width(obs_dim, n_actions, wanted[0]), su.small_width(obs_dim, 1, wanted[1])
 
@@ -574,7 +554,7 @@ if __name__ == "__main__":
     densities = {}
     if args.method not in ("dense", "small"):
         distribute = {"erk": su.erk_densities, "uniform": su.uniform_densities}[args.sparsity_distribution]
-        sparsities = network_sparsities(args, su.count(actor_weights) // R, su.count(critic_weights) // R)
+        sparsities = su.network_sparsities(args, su.count(actor_weights) // R, su.count(critic_weights) // R)
         for net, sparsity in zip((actor_weights, critic_weights), sparsities, strict=True):
             shapes = su.layer_shapes(net)
             if args.dense_output_layer:

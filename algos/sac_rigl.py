@@ -145,13 +145,7 @@ class Args:
             raise ValueError(
                 f"--total-timesteps {self.total_timesteps} ends before --learning-starts {self.learning_starts}"
             )
-        own = (self.actor_sparsity, self.critic_sparsity) != (None, None)
-        if self.actor_share is not None and own:
-            raise ValueError("--actor-share sets both sparsities: leave out --actor-sparsity and --critic-sparsity")
-        if self.actor_share is not None and (self.method == "dense" or self.width_scale or self.dense_output_layer):
-            raise ValueError("--actor-share does not go with --method dense, --width-scale or --dense-output-layer")
-        if self.method == "dense" and own:
-            raise ValueError("--actor-sparsity and --critic-sparsity do not go with --method dense")
+        su.check_split_flags(self)
 
 
 def parse_args() -> Args:
@@ -229,20 +223,6 @@ class Critics(nn.Module):
         return self.fc3(self.hidden(obs_action)[-1]).squeeze(-1)
 
 
-def network_sparsities(args: Args, n_actor: int, n_critics: int) -> tuple[float, float]:
-    """Sparsity of actor and critics from the flags; n_actor and n_critics are the weights of the dense networks."""
-    if args.actor_share is None:
-        own = (args.actor_sparsity, args.critic_sparsity)
-        return tuple(args.sparsity if sparsity is None else sparsity for sparsity in own)
-    budget = (1 - args.sparsity) * (n_actor + n_critics)
-    # A sparse network has at most the weights of the dense one; a dense one can be made as wide as its share asks.
-    low, high = (0, 1) if args.method == "small" else (max(0, 1 - n_critics / budget), min(1, n_actor / budget))
-    if not (0 < args.actor_share < 1 and low <= args.actor_share <= high):
-        low, high = math.ceil(low * 1e4) / 1e4, math.floor(high * 1e4) / 1e4
-        su.fail(f"--actor-share {args.actor_share} is not feasible here: it can be from {low:.4f} to {high:.4f}")
-    return 1 - args.actor_share * budget / n_actor, 1 - (1 - args.actor_share) * budget / n_critics
-
-
 def network_widths(args: Args, obs_dim: int, action_dim: int) -> tuple[int, int]:
     """Hidden units of actor and critics. Method small: those whose parameter counts come nearest to the sparse ones."""
     width = max(1, int(256 * (args.width_scale or 1)))
@@ -251,7 +231,7 @@ def network_widths(args: Args, obs_dim: int, action_dim: int) -> tuple[int, int]
 
     n_actor, actor_biases = su.mlp_size(obs_dim, width, width, 2 * action_dim)
     n_critic, critic_biases = su.mlp_size(obs_dim + action_dim, width, width, 1)
-    actor_sparsity, critic_sparsity = network_sparsities(args, n_actor, 2 * n_critic)
+    actor_sparsity, critic_sparsity = su.network_sparsities(args, n_actor, 2 * n_critic)
     return (
         su.small_width(obs_dim, 2 * action_dim, (1 - actor_sparsity) * n_actor + actor_biases),
         su.small_width(obs_dim + action_dim, 1, (1 - critic_sparsity) * n_critic + critic_biases),
@@ -432,7 +412,7 @@ if __name__ == "__main__":
     densities = {}
     if args.method not in ("dense", "small"):
         distribute = {"erk": su.erk_densities, "uniform": su.uniform_densities}[args.sparsity_distribution]
-        sparsities = network_sparsities(args, su.count(actor_weights), su.count(qf_weights))
+        sparsities = su.network_sparsities(args, su.count(actor_weights), su.count(qf_weights))
         for net, sparsity in zip((actor_weights, qf_weights), sparsities, strict=True):
             shapes = su.layer_shapes(net)
             if args.dense_output_layer:

@@ -135,7 +135,7 @@ def test_every_command_is_a_feasible_run_of_its_own(scale):
                 critics = 2 * ((obs_dim + action_dim) * 256 + 256 * 256 + 256)
                 sac_rigl.network_widths(run, obs_dim, action_dim)  # both end the program if the share is not feasible
                 if run.method not in ("dense", "small"):
-                    assert all(0 <= sparsity < 1 for sparsity in sac_rigl.network_sparsities(run, actor, critics))
+                    assert all(0 <= sparsity < 1 for sparsity in su.network_sparsities(run, actor, critics))
 
 
 def test_halfcheetah_is_the_table_of_the_documentation_seed_by_seed():

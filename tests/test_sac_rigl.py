@@ -277,7 +277,7 @@ def test_uniform_dense_output_layer_and_own_sparsities():
 def test_actor_share_divides_the_budget():
     """Difference 7 of the docstring, at 10% of the parameters of a HalfCheetah agent."""
     n_actor, n_critics = 72_960, 143_360
-    actor, critics = sac_rigl.network_sparsities(Args(actor_share=0.7), n_actor, n_critics)
+    actor, critics = su.network_sparsities(Args(actor_share=0.7), n_actor, n_critics)
     budget = 0.1 * (n_actor + n_critics)
     assert (1 - actor) * n_actor == pytest.approx(0.7 * budget)
     assert (1 - critics) * n_critics == pytest.approx(0.3 * budget)
