@@ -235,6 +235,17 @@ def gradient_snr(q: QNetwork, obs: Tensor, action: Tensor, target: Tensor, args:
     return ratios
 
 
+@torch.no_grad()
+def describe_units(q: QNetwork, obs: Tensor) -> dict[str, list[float]]:
+    """Columns of results.csv, [R] each: dead and dormant units and effective rank on obs [R, B, O]."""
+    hidden = q.hidden(obs)
+    return {
+        "dead": su.dormant_fraction(hidden, 0).tolist(),
+        "dormant": su.dormant_fraction(hidden, 0.025).tolist(),
+        "rank": su.effective_rank(hidden[-1]).tolist(),
+    }
+
+
 # ---- Evaluation ------------------------------------------------------------------------------------------------------
 
 
@@ -413,14 +424,11 @@ if __name__ == "__main__":
             act = policy(q, args.eval_epsilon, episodes)
             returns = stop.interruptible(envs.vector.play, eval_envs, act, episodes)
             if returns is not None:
-                seen = min(step, len(replay))
-                dead, dormant, rank = (torch.full((R,), math.nan) for _ in range(3))
-                if seen:
-                    rows = np.stack([np.random.default_rng(seed).integers(seen, size=1024) for seed in episodes])
-                    with torch.no_grad():
-                        hidden = q.hidden(replay[torch.from_numpy(rows).to(device), run_of_batch, :obs_dim])
-                    dead, dormant = (su.dormant_fraction(hidden, tau) for tau in (0, 0.025))
-                    rank = su.effective_rank(hidden[-1])
+                units = dict.fromkeys(("dead", "dormant", "rank"), [math.nan] * R)
+                if step > 0:
+                    places = [np.random.default_rng(s).integers(min(step, len(replay)), size=1024) for s in episodes]
+                    places = torch.from_numpy(np.stack(places)).to(device)
+                    units = describe_units(q, replay[places, run_of_batch, :obs_dim])
                 sizes = {  # every run has as many active weights
                     "sparsity": su.sparsity(weights, masks),
                     "parameters": su.count_parameters(masks, q=q) // R,
@@ -436,9 +444,7 @@ if __name__ == "__main__":
                         "return_n": args.eval_episodes,
                         **sizes,
                         "snr": snr[r],
-                        "dead": float(dead[r]),
-                        "dormant": float(dormant[r]),
-                        "rank": float(rank[r]),
+                        **{name: values[r] for name, values in units.items()},
                         "turnover": float(turnover[r]),
                     }
                     for r, seed in enumerate(args.seeds)
@@ -464,8 +470,8 @@ if __name__ == "__main__":
                 best = q(torch.from_numpy(obs).float().to(device)[:, None])[:, 0].argmax(-1).cpu().numpy()
             action = np.where(noise[0] < epsilon, action, best)
         watch.lap("act")
-        rows = envs.vector.to_rows(action, train_envs.single_action_space)
-        next_obs, reward, terminated, truncated, info = train_envs.step(rows)
+        action_rows = envs.vector.to_rows(action, train_envs.single_action_space)
+        next_obs, reward, terminated, truncated, info = train_envs.step(action_rows)
         reached = envs.vector.last_observations(next_obs, terminated | truncated, info)
         row = np.concatenate([obs, reached, np.stack([action, reward, terminated], 1)], 1)
         replay[(step - 1) % len(replay)] = torch.from_numpy(row)
@@ -479,9 +485,8 @@ if __name__ == "__main__":
         rewiring = args.method in ("set", "rigl") and su.due(update, 0, sparsify_end, args.update_interval)
         pruning = su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
         pruning = pruning and args.method == "prune"
-        seen = min(step, len(replay))
-        rows = np.stack([s.integers(seen, size=args.batch_size) for s in streams])  # [R, B]
-        batch = replay[torch.from_numpy(rows).to(device), run_of_batch]
+        places = np.stack([s.integers(min(step, len(replay)), size=args.batch_size) for s in streams])  # [R, B]
+        batch = replay[torch.from_numpy(places).to(device), run_of_batch]
         b_obs, b_next_obs, b_action, b_reward, b_terminated = batch.split(row_parts, dim=-1)
         b_action, b_reward, b_terminated = b_action.squeeze(-1).long(), b_reward.squeeze(-1), b_terminated.squeeze(-1)
         watch.lap("sample")

@@ -518,8 +518,8 @@ if __name__ == "__main__":
             if returns is not None:
                 if not np.isfinite(returns).all():
                     diverged("a return of the evaluation is not finite")
-                rows = np.random.default_rng(su.seeds(args.seed, step, 2)).integers(min(step, len(replay)), size=1024)
-                units = describe_units(actor, qf, replay[torch.from_numpy(rows).to(device), : obs_dim + action_dim])
+                places = np.random.default_rng(su.seeds(args.seed, step, 2)).integers(min(step, len(replay)), size=1024)
+                units = describe_units(actor, qf, replay[torch.from_numpy(places).to(device), : obs_dim + action_dim])
                 row = {
                     "step": step,
                     "return_mean": float(returns.mean()),
