@@ -48,16 +48,21 @@ class View(nn.Module):
 
     @torch.no_grad()
     def update(self, obs: Tensor) -> None:
-        """Add observations [R, B, ...] to the running statistics (Chan et al. 1979), if there are any."""
+        """Add observations [R, B, ...] to the running statistics, if there are any."""
         if not self.normalize:
             return
-        x = self.scaled(obs)
-        n = x.shape[1]
-        delta, total = x.mean(1, keepdim=True) - self.mean, self.count + n
-        squares = self.var * self.count + x.var(1, keepdim=True, correction=0) * n
-        self.var.copy_((squares + delta.square() * self.count * n / total) / total)
-        self.mean.add_(delta * n / total)
-        self.count.copy_(total)
+        add_to_moments(self.mean, self.var, self.count, self.scaled(obs))
+
+
+def add_to_moments(mean: Tensor, var: Tensor, count: Tensor, x: Tensor) -> None:
+    """Add x [R, B, ...] to the mean and variance [R, 1, ...] of ``count`` [R, 1, 1] numbers, in place (Chan et al.
+    1979)."""
+    n, total = x.shape[1], count + x.shape[1]
+    delta = x.mean(1, keepdim=True) - mean
+    squares = var * count + x.var(1, keepdim=True, correction=0) * n
+    var.copy_((squares + delta.square() * count * n / total) / total)
+    mean.add_(delta * n / total)
+    count.copy_(total)
 
 
 def same_task(one: str, other: str) -> bool:
