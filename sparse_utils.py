@@ -637,9 +637,10 @@ def zero_diverged(parameters: Weights, optimizer: torch.optim.Optimizer, *others
     ``others``, such as the parameters of target networks: such a run has diverged, and must not stop those beside
     it."""
     diverged = np.flatnonzero(~finite_runs(parameters)).tolist()
-    moments = [m for p in parameters.values() for m in optimizer.state.get(p, {}).values() if m.shape == p.shape]
-    for tensor in (*parameters.values(), *moments, *(t for tensors in others for t in tensors.values())):
-        tensor[diverged] = 0
+    if diverged:
+        moments = [m for p in parameters.values() for m in optimizer.state.get(p, {}).values() if m.shape == p.shape]
+        for tensor in (*parameters.values(), *moments, *(t for tensors in others for t in tensors.values())):
+            tensor[diverged] = 0
     return diverged
 
 
@@ -921,6 +922,13 @@ def check_flags(args: Any, rule: str, *names: str) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be {rule}, not {value}")
 
 
+def check_seeds(args: Any) -> None:
+    """The same for --seeds, each of which is a run, and --seed."""
+    check_flags(args, "0 or more", "seeds", "seed")
+    if len(set(args.seeds)) < len(args.seeds):
+        raise ValueError(f"--seeds must be different numbers, not {args.seeds}")
+
+
 def check_split_flags(args: Any) -> None:
     """The same for how actor and critic share what remains: see ``network_sparsities``."""
     own = (args.actor_sparsity, args.critic_sparsity) != (None, None)
@@ -935,11 +943,10 @@ def check_split_flags(args: Any) -> None:
 def check_ticket_flags(args: Any) -> None:
     """The same for what all scripts of lottery tickets have."""
     check_flags(args, "above 0", "eval_episodes", "retest_episodes", "num_envs", "max_episode_steps", "hidden_sizes")
-    check_flags(args, "0 or more", "rounds", "threads", "rewind_steps", "eval_interval", "seeds", "seed")
+    check_flags(args, "0 or more", "rounds", "threads", "rewind_steps", "eval_interval")
     check_flags(args, "above 0", "input_init_scale")
     check_flags(args, "in (0, 1)", "prune_fraction")
-    if len(set(args.seeds)) < len(args.seeds):
-        raise ValueError(f"--seeds must be different numbers, not {args.seeds}")
+    check_seeds(args)
     if not args.conditions or len(set(args.conditions)) < len(args.conditions):
         raise ValueError(f"--conditions must be different ones of {', '.join(CONDITIONS)}")
     if args.baseline_mask == "ticket" and "ticket" not in args.conditions:
@@ -1293,12 +1300,13 @@ class Stopwatch:
 
 class RunLog:
     """What a run records by evaluation: results.csv, timing.csv, TensorBoard events and a progress bar. A run that goes
-    on from a checkpoint gets what that has of it, ``results`` and ``timings``. The ``parts`` are the stopwatch's."""
+    on from a checkpoint gets what that has of it: ``results``, ``timings`` and, of runs that train together, the seeds
+    that have ``diverged``. The ``parts`` are the stopwatch's."""
 
     def __init__(self, args: Any, folder: Path, total: int, checkpoint: Mapping[str, Any] | None, parts: Sequence[str]):
         checkpoint = checkpoint or {"step": 0, "results": [], "timings": []}
         self.folder, self.results, self.timings = folder, checkpoint["results"], checkpoint["timings"]
-        self.start = checkpoint["step"]
+        self.start, self.diverged = checkpoint["step"], checkpoint.get("diverged", [])
         self.writer = summary_writer(args, folder, self.start)
         self.progress = progress_bar(total, self.start, "step")
         self.watch = Stopwatch(*parts)
@@ -1307,6 +1315,24 @@ class RunLog:
 
     def has_evaluated(self, step: int) -> bool:
         return bool(self.results) and self.results[-1]["step"] >= step
+
+    def drop_diverged(
+        self,
+        when: str,
+        run_seeds: Sequence[int],
+        parameters: Weights,
+        optimizer: torch.optim.Optimizer,
+        *others: Weights,
+    ) -> None:
+        """Say which of the runs that train together have diverged, and make them zero (``zero_diverged``), so that the
+        others can go on. Ends the program with status 1 if there are none. ``when`` is, for example, "by step 7"."""
+        for r in zero_diverged(parameters, optimizer, *others):
+            if run_seeds[r] not in self.diverged:
+                self.diverged.append(run_seeds[r])
+                self.progress.write(f"seed {run_seeds[r]}: diverged {when}")
+        if len(self.diverged) == len(run_seeds):
+            self.progress.close()
+            fail(f"all runs have diverged {when} ({self.folder})", status=1)
 
     def evaluated(self, step: int, rows: Sequence[dict[str, float]], layers: Mapping[str, float]) -> None:
         """Record an evaluation: a row of results.csv for each run, and the sparsity of each layer."""

@@ -131,9 +131,8 @@ class Args:
         su.check_flags(self, "above 0", "eval_interval", "eval_episodes", "checkpoint_interval", "update_interval")
         su.check_flags(self, "above 0", "buffer_size", "batch_size", "learning_starts", "width_scale")
         su.check_flags(self, "above 0", "max_episode_steps", "target_interval", "train_frequency", "exploration_steps")
-        su.check_flags(self, "0 or more", "seeds", "seed", "threads", "snr_interval", "weight_decay", "learning_rate")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"--seeds must be different numbers, not {self.seeds}")
+        su.check_flags(self, "0 or more", "threads", "snr_interval", "weight_decay", "learning_rate")
+        su.check_seeds(self)
         if self.total_timesteps < self.learning_starts + self.train_frequency:
             raise ValueError(
                 f"--total-timesteps {self.total_timesteps} ends before the first update, which comes after "
@@ -366,13 +365,13 @@ if __name__ == "__main__":
     run_of_batch = torch.arange(R, device=device)[:, None]
     streams = [np.random.default_rng(su.seeds(seed, 2)[0]) for seed in args.seeds]
     step = 0
-    turnover, snr, diverged = torch.zeros(R), [math.nan] * R, []
+    turnover, snr = torch.zeros(R), [math.nan] * R
     obs = envs.vector.reset(train_envs, [su.seeds(seed, 3)[0] for seed in args.seeds])
     parts = {"q": q, "q_target": q_target, "optimizer": optimizer, "streams": streams, "envs": train_envs}
     if checkpoint is not None:
         su.set_states(parts, checkpoint)
         step = checkpoint["step"]
-        turnover, snr, diverged = checkpoint["turnover"], checkpoint["snr"], checkpoint["diverged"]
+        turnover, snr = checkpoint["turnover"], checkpoint["snr"]
         for name, mask in masks.items():
             mask.copy_(checkpoint["masks"][name])
         replay[: len(checkpoint["replay"])] = checkpoint["replay"].to(device)
@@ -395,7 +394,7 @@ if __name__ == "__main__":
             "timings": log.timings,
             "turnover": turnover,
             "snr": snr,
-            "diverged": diverged,
+            "diverged": log.diverged,
             "masks": masks,
             "obs": torch.from_numpy(obs),
             "replay": replay[: 0 if finished else min(step, len(replay))].clone(),
@@ -403,14 +402,8 @@ if __name__ == "__main__":
         su.save_checkpoint(run_dir / "checkpoint.pt", {**state, **su.get_states(parts)})
 
     def check_runs(scores: su.Weights) -> None:
-        """Runs that have diverged: their networks and scores become zero, so that the others can go on."""
-        for r in su.zero_diverged(parameters, optimizer, dict(q_target.named_parameters()), scores):
-            if args.seeds[r] not in diverged:
-                diverged.append(args.seeds[r])
-                log.progress.write(f"seed {args.seeds[r]}: diverged before step {step:,}")
-        if len(diverged) == R:
-            log.progress.close()
-            su.fail(f"all runs have diverged by step {step:,} ({run_dir})", status=1)
+        target = dict(q_target.named_parameters())
+        log.drop_diverged(f"before step {step:,}", args.seeds, parameters, optimizer, target, scores)
 
     total_updates = (args.total_timesteps - args.learning_starts) // args.train_frequency
     prune_begin, sparsify_end = int(0.2 * total_updates), int(0.8 * total_updates)  # appendix A.3
@@ -434,7 +427,7 @@ if __name__ == "__main__":
                     "parameters": su.count_parameters(masks, q=q) // R,
                     "acting_flops": sum(su.flops(q, example, masks, "q")) // R,
                 }
-                returns[[seed in diverged for seed in args.seeds]] = np.nan
+                returns[[seed in log.diverged for seed in args.seeds]] = np.nan
                 rows = [
                     {
                         "step": step,

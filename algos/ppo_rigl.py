@@ -89,6 +89,7 @@ from torch.func import functional_call
 sys.path += [str(Path(__file__).resolve().parent.parent), os.getcwd()]
 import envs.vector  # noqa: E402
 import sparse_utils as su  # noqa: E402
+from envs.view import add_to_moments  # noqa: E402
 
 # Table 3: what the paper's search found for each method, on Walker2d. Any flag given on the command line wins.
 TUNED = {
@@ -173,10 +174,9 @@ class Args:
         su.check_flags(self, "above 0", "total_timesteps", "eval_interval", "eval_episodes", "checkpoint_interval")
         su.check_flags(self, "above 0", "update_interval", "width_scale", "max_episode_steps", "num_envs", "num_steps")
         su.check_flags(self, "above 0", "update_epochs", "num_minibatches", "clip_coef", "max_grad_norm", "initial_std")
-        su.check_flags(self, "0 or more", "seeds", "seed", "threads", "snr_interval", "weight_decay", "learning_rate")
+        su.check_flags(self, "0 or more", "threads", "snr_interval", "weight_decay", "learning_rate")
         su.check_flags(self, "0 or more", "vf_coef", "initial_variance", "actor_output_scale")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"--seeds must be different numbers, not {self.seeds}")
+        su.check_seeds(self)
         rollout = self.num_envs * self.num_steps
         if rollout % self.num_minibatches or rollout == self.num_minibatches:
             raise ValueError(
@@ -243,13 +243,8 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Add x [R, B, D] (Chan et al. 1979)."""
-        n, total = x.shape[1], self.count + x.shape[1]
-        delta = x.mean(1, keepdim=True) - self.mean
-        squares = self.var * self.count + x.var(1, keepdim=True, correction=0) * n
-        self.var.copy_((squares + delta.square() * self.count * n / total) / total)
-        self.mean.add_(delta * n / total)
-        self.count.copy_(total)
+        """Add x [R, B, D]."""
+        add_to_moments(self.mean, self.var, self.count, x)
 
     def std(self) -> Tensor:
         return (self.var + 1e-3).sqrt()
@@ -440,7 +435,8 @@ def normalised(advantage: Tensor) -> Tensor:
 
 @torch.no_grad()
 def clip_gradients(gradients: list[Tensor], max_norm: float) -> None:
-    """Scale each run's gradient, over all tensors [R, ...] of three axes, to a norm of at most max_norm, in place."""
+    """Scale each run's gradient, over all tensors [R, ...] of three axes, to a norm of at most max_norm, in place. With
+    two calls of PyTorch where su.clip_run_gradients has two for each tensor: a fifth of an update of these networks."""
     norm = torch.linalg.vector_norm(torch.cat([g.flatten(1) for g in gradients], 1), dim=1)  # [R]
     scale = (max_norm / (norm + 1e-6)).clamp(max=1).view(-1, 1, 1)
     torch._foreach_mul_(gradients, [scale] * len(gradients))
@@ -598,7 +594,7 @@ if __name__ == "__main__":
     }.get(args.method, set())
     variant = args.method if args.method == "dense" else f"{args.method}-{args.sparsity:g}"
     run_dir, checkpoint = su.start_run(args, "ppo_rigl", variant)
-    step, diverged, turnover = 0, [], torch.zeros(R)
+    step, turnover = 0, torch.zeros(R)
     snr, units = ([math.nan] * R,) * 2, dict.fromkeys(UNITS, [math.nan] * R)
     obs = envs.vector.reset(train_envs, [su.seeds(seed, 3)[0] for seed in args.seeds])
     ended = np.zeros((R, args.num_envs), np.float32)  # did the last step end an episode?
@@ -606,7 +602,7 @@ if __name__ == "__main__":
     parts = {"nets": nets, "optimizer": optimizer, "envs": train_envs}
     if checkpoint is not None:
         su.set_states(parts, checkpoint)
-        step, diverged, turnover = (checkpoint[name] for name in ("step", "diverged", "turnover"))
+        step, turnover = checkpoint["step"], checkpoint["turnover"]
         snr, units = checkpoint["snr"], checkpoint["units"]
         for name, mask in masks.items():
             mask.copy_(checkpoint["masks"][name])
@@ -626,7 +622,7 @@ if __name__ == "__main__":
             "step": step,
             "results": log.results,
             "timings": log.timings,
-            "diverged": diverged,
+            "diverged": log.diverged,
             "turnover": turnover,
             "snr": snr,
             "units": units,
@@ -638,14 +634,7 @@ if __name__ == "__main__":
         su.save_checkpoint(run_dir / "checkpoint.pt", {**state, **su.get_states(parts)})
 
     def check_runs(scores: su.Weights) -> None:
-        """Runs that have diverged: their networks become zero, and their scores, so that the others can go on."""
-        for r in su.zero_diverged(parameters, optimizer, scores):
-            if args.seeds[r] not in diverged:
-                diverged.append(args.seeds[r])
-                log.progress.write(f"seed {args.seeds[r]}: diverged in the rollout after step {step:,}")
-        if len(diverged) == R:
-            log.progress.close()
-            su.fail(f"all runs have diverged in the rollout after step {step:,} ({run_dir})", status=1)
+        log.drop_diverged(f"in the rollout after step {step:,}", args.seeds, parameters, optimizer, scores)
 
     def due(step: int, interval: int) -> bool:
         """Is this the first step between two rollouts from a multiple of the interval on?"""
@@ -670,7 +659,7 @@ if __name__ == "__main__":
             episodes = [su.seeds(seed, 4, step)[0] for seed in args.seeds]
             returns = stop.interruptible(envs.vector.play, eval_envs, greedy(nets), episodes)
             if returns is not None:
-                returns[[seed in diverged for seed in args.seeds]] = np.nan
+                returns[[seed in log.diverged for seed in args.seeds]] = np.nan
                 size = sizes(masks)
                 rows = [
                     {

@@ -139,7 +139,7 @@ class Args:
         su.check_flags(self, "above 0", "buffer_size", "batch_size", "learning_starts", "width_scale")
         su.check_flags(self, "above 0", "max_episode_steps")
         if self.seeds:
-            su.check_flags(self, "0 or more", "seeds")
+            su.check_seeds(self)
         su.check_flags(self, "0 or more", "seed", "threads", "snr_interval", "weight_decay", "learning_rate")
         if self.total_timesteps <= self.learning_starts:
             raise ValueError(
