@@ -79,16 +79,21 @@ class Args:
     """a checkout of CleanRL"""
 
 
-def ours(args: Args, method: str, threads: int) -> tuple[float, dict[str, float]]:
-    """Training steps per second, and the seconds per step of each part."""
+def timing(script: str, *flags: object) -> list[dict[str, str]]:
+    """The rows of timing.csv of one of our scripts, run to its end with these flags in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, ROOT / "algos/sac_rigl.py", "--method", method, "--env-id", args.env_id]
-        command += ["--threads", threads, "--run-dir", folder, "--no-cuda", "--learning-starts", 1]
-        command += ["--matmul-precision", args.matmul_precision]
-        command += ["--total-timesteps", 1000 + args.steps, "--eval-interval", 1000, "--snr-interval", 1000]
+        command = [sys.executable, ROOT / f"algos/{script}.py", "--run-dir", folder, "--no-cuda", *flags]
         subprocess.run([str(word) for word in command], check=True, capture_output=True)
         with (Path(folder) / "timing.csv").open() as stream:
-            rows = list(csv.DictReader(stream))[1:]
+            return list(csv.DictReader(stream))
+
+
+def ours(args: Args, method: str, threads: int) -> tuple[float, dict[str, float]]:
+    """Training steps per second, and the seconds per step of each part."""
+    flags = ["--method", method, "--env-id", args.env_id, "--threads", threads, "--learning-starts", 1]
+    flags += ["--matmul-precision", args.matmul_precision]
+    flags += ["--total-timesteps", 1000 + args.steps, "--eval-interval", 1000, "--snr-interval", 1000]
+    rows = timing("sac_rigl", *flags)[1:]
     seconds = {part: sum(float(row[part]) for row in rows) for part in TRAINING + PER_EVALUATION}
     speed = args.steps / sum(seconds[part] for part in TRAINING)
     per_step = {part: seconds[part] / args.steps for part in TRAINING}
@@ -156,13 +161,8 @@ def bench_sac(args: Args) -> None:
 
 def ours_together(script: str, flags: str, runs: int, steps: int) -> dict[str, float]:
     """Seconds that ``runs`` runs of a script take together for ``steps`` steps of each, by parts of its loop."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, ROOT / f"algos/{script}.py", "--rounds", 0, "--run-dir", folder, *flags.split()]
-        command += ["--seeds", *range(1, runs + 1), "--total-timesteps", steps, "--eval-interval", 10**9]
-        command += ["--eval-episodes", 100, "--no-cuda"]
-        subprocess.run([str(word) for word in command], check=True, capture_output=True)
-        with (Path(folder) / "timing.csv").open() as stream:
-            row = next(csv.DictReader(stream))
+    words = ["--rounds", 0, *flags.split(), "--seeds", *range(1, runs + 1), "--total-timesteps", steps]
+    row = timing(script, *words, "--eval-interval", 10**9, "--eval-episodes", 100)[0]
     return {part: float(row[part]) for part in ("act", "env", "sample", "learn") if part in row}
 
 
@@ -311,13 +311,9 @@ def bench_earlybird(args: Args) -> None:
     speeds, shares = defaultdict(list), defaultdict(list)
     for _ in range(args.rounds):
         for env_id, flags in tasks.items():
-            with tempfile.TemporaryDirectory() as folder:
-                command = [sys.executable, ROOT / "algos/dqn_earlybird.py", "--env-id", env_id, "--run-dir", folder]
-                command += ["--repetitions", 59, "--prune-episodes", episodes[env_id], "--no-cuda"]
-                command += ["--max-episodes", episodes[env_id], "--test-episodes", 1, "--learning-starts", 64]
-                subprocess.run([str(word) for word in command], check=True, capture_output=True)
-                with (Path(folder) / "timing.csv").open() as stream:
-                    rows = list(csv.DictReader(stream))
+            words = ["--env-id", env_id, "--repetitions", 59, "--prune-episodes", episodes[env_id]]
+            words += ["--max-episodes", episodes[env_id], "--test-episodes", 1, "--learning-starts", 64]
+            rows = timing("dqn_earlybird", *words)
             seconds = {part: sum(float(row[part]) for row in rows) for part in parts}
             steps = sum(int(row["env_steps"]) for row in rows)
             book(speeds, shares, f"{env_id}, ours, 531 runs", steps, seconds)
@@ -335,13 +331,9 @@ def bench_earlybird(args: Args) -> None:
 
 def ours_by_evaluation(script: str, flags: str, runs: int, steps: int, interval: int) -> dict[str, float]:
     """Seconds of each part of the loop for ``steps`` steps of ``runs`` runs together, after the first ``interval``."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, ROOT / f"algos/{script}.py", "--run-dir", folder, *flags.split(), "--threads", 1]
-        command += ["--seeds", *range(1, runs + 1), "--total-timesteps", interval + steps, "--eval-interval", interval]
-        command += ["--eval-episodes", 1, "--snr-interval", 0]
-        subprocess.run([str(word) for word in command], check=True, capture_output=True)
-        with (Path(folder) / "timing.csv").open() as stream:
-            rows = [row for row in csv.DictReader(stream) if int(row["step"]) > interval]
+    words = [*flags.split(), "--threads", 1, "--seeds", *range(1, runs + 1), "--total-timesteps", interval + steps]
+    words += ["--eval-interval", interval, "--eval-episodes", 1, "--snr-interval", 0]
+    rows = [row for row in timing(script, *words) if int(row["step"]) > interval]
     parts = [part for part in ("act", "env", "sample", "update", "sparsify") if part in rows[0]]
     return {part: sum(float(row[part]) for row in rows) for part in parts}
 
