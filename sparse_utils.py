@@ -27,6 +27,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,8 +56,26 @@ Masks = dict[str, Tensor]
 # ---- Layers with a leading run axis ----------------------------------------------------------------------------------
 
 
+class Linear(nn.Linear):
+    """A linear layer x [..., in] -> [..., out] that ``SparseKernels`` can train."""
+
+    columns, pattern = False, None  # set by SparseKernels
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.columns:
+            return super().forward(x)
+        x_columns, bias = x.reshape(-1, self.in_features).T, self.bias[:, None]
+        if self.pattern is None:
+            y = torch.addmm(bias, self.weight, x_columns)
+        else:
+            y = SparseProduct.apply(x_columns.contiguous(), self.weight, bias, self.pattern, False)
+        return y.T.reshape(*x.shape[:-1], self.out_features)
+
+
 class BatchedLinear(nn.Module):
     """R independent linear layers computed as one batched product: x [R, B, in] -> [R, B, out]."""
+
+    columns, pattern = False, None  # set by SparseKernels
 
     def __init__(self, runs: int, in_features: int, out_features: int):
         super().__init__()
@@ -65,7 +84,12 @@ class BatchedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(runs, 1, out_features).uniform_(-limit, limit))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x, self.weight)
+        if not self.columns:
+            return torch.baddbmm(self.bias, x, self.weight)
+        if self.pattern is None:
+            return torch.baddbmm(self.bias.mT, self.weight.mT, x.mT).mT
+        y = SparseProduct.apply(x.mT.flatten(0, 1), self.weight, self.bias.view(-1, 1), self.pattern, True)
+        return y.unflatten(0, (len(x), -1)).mT
 
 
 class BatchedConv2d(nn.Module):
@@ -164,6 +188,183 @@ def dropout_factors(
         stay = np.stack([s.random((batch_size, units), np.float32) for s in streams])[stream_of] >= p
         kept.append(torch.from_numpy(stay / np.float32(1 - p)).to(device))
     return kept
+
+
+# ---- Sparse kernels --------------------------------------------------------------------------------------------------
+# Masks only simulate sparse networks: the products are dense. These cost what the active weights cost.
+
+
+class Pattern:
+    """Where the active weights of a layer are, for the CSR matrices (compressed sparse rows) of them.
+
+    R networks' weights [R, a, b] are the blocks of one block-diagonal matrix [R * a, R * b]. What is stored of them is
+    [R, n], row by row, with n the number of active weights of the densest network; the others fill up with inactive
+    ones. Those keep the value zero, as their gradient is zero.
+    """
+
+    def __init__(self, mask: Tensor):
+        """mask [R, a, b], or [a, b] for one network."""
+        mask = mask if mask.dim() == 3 else mask[None]
+        runs, a, b = mask.shape
+        rows = mask.flatten(1) != 0
+        n = max(1, int(rows.sum(1).max()))
+        fill = [torch.cat([row.nonzero()[:, 0], (~row).nonzero()[: n - int(row.sum()), 0]]) for row in rows]
+        self.index = torch.stack(fill).sort().values  # [R, n], places in [a, b]
+        stored = rows.gather(1, self.index)
+        self.active = None if stored.all() else stored.float()
+        run = torch.arange(runs, device=mask.device)[:, None]
+        i, j = (self.index // b + run * a).flatten(), (self.index % b + run * b).flatten()
+        self.order = j.argsort(stable=True)  # of the transposed matrix
+        self.shape = runs * a, runs * b
+        self.rows, self.row_pointers = i[self.order].int(), self._pointers(i, runs * a)
+        self.columns, self.column_pointers = j.int(), self._pointers(j, runs * b)
+
+    @staticmethod
+    def _pointers(rows: Tensor, n_rows: int) -> Tensor:
+        return F.pad(rows.bincount(minlength=n_rows).cumsum(0), (1, 0)).int()  # int is what MKL takes
+
+    def matrix(self, values: Tensor) -> Tensor:
+        """The CSR matrix [R * a, R * b] of values [R, n]."""
+        parts = self.row_pointers, self.columns, values.flatten()
+        return torch.sparse_csr_tensor(*parts, self.shape, check_invariants=False)
+
+    def transposed(self, values: Tensor) -> Tensor:
+        """Its transpose [R * b, R * a], as a CSR matrix."""
+        parts = self.column_pointers, self.rows, values.flatten()[self.order]
+        return torch.sparse_csr_tensor(*parts, self.shape[::-1], check_invariants=False)
+
+    def pack(self, dense: Tensor) -> Tensor:
+        """The stored numbers [R, n] of a tensor of the mask's shape."""
+        return dense.reshape(len(self.index), -1).gather(1, self.index)
+
+    def unpack(self, values: Tensor, dense: Tensor) -> Tensor:
+        """``dense``, a tensor of the mask's shape, filled with values [R, n] and with zeros elsewhere."""
+        dense.zero_().view(len(self.index), -1).scatter_(1, self.index, values)
+        return dense
+
+
+class SparseProduct(torch.autograd.Function):
+    """Linear layers of R networks on columns: x [R * in, B] -> [R * out, B].
+
+    Their weights are values [R, n] at a ``Pattern`` of [R, in, out] or, if not ``inputs_first``, of [out, in]; bias is
+    [R * out, 1]. The gradient of values is that of the active weights alone.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor, pattern: Pattern, inputs_first: bool) -> Tensor:
+        ctx.save_for_backward(x, values)
+        ctx.pattern, ctx.inputs_first = pattern, inputs_first
+        weight = pattern.transposed(values) if inputs_first else pattern.matrix(values)
+        return bias.repeat(1, x.shape[1]).addmm_(weight, x)  # @ would go over the result twice more
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, values = ctx.saved_tensors
+        pattern, grad_y = ctx.pattern, grad_y.contiguous()
+        grad_x = grad_values = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            weight = pattern.matrix(values) if ctx.inputs_first else pattern.transposed(values)
+            grad_x = torch.zeros_like(x).addmm_(weight, grad_y, beta=0)
+        if ctx.needs_input_grad[1]:
+            left, right = (x, grad_y) if ctx.inputs_first else (grad_y, x)
+            zeros = pattern.matrix(torch.zeros_like(values))
+            grad_values = torch.sparse.sampled_addmm(zeros, left, right.T, beta=0).values().view_as(values)
+            if pattern.active is not None:
+                grad_values = grad_values * pattern.active
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad_y.sum(1, keepdim=True)
+        return grad_x, grad_values, grad_bias, None, None
+
+
+class SparseKernels:
+    """Trains masked networks of ``Linear`` and ``BatchedLinear`` layers with sparse products (--kernel sparse)::
+
+        kernels = SparseKernels(masks, [optimizer], {"q": q}, {"q": q_target})
+        for ...:
+            kernels.pack()              # does nothing if they are packed
+            ...                         # act
+            if masks are to change:
+                kernels.unpack()        # this update's gradients are dense
+            ...                         # learn, change masks
+
+    While they are packed, a weight whose density is at most ``max_density`` is not [R, in, out] but [R, n], its active
+    numbers (``Pattern``), and so are its gradient, its moments and the target network's weight. So all that an update
+    does with them costs what they are, and inactive weights are nowhere. ``unpack`` puts them back into the tensors
+    that they were in: whatever changes masks, evaluates or saves knows nothing of kernels, and checkpoints are the
+    same. The layers compute on columns [in, B] then, as CSR products do, so that no activation is transposed.
+
+    Runs on a CPU; ends the program with one line on a GPU or where PyTorch was built without MKL.
+    """
+
+    # A layer that is denser is no faster, or hardly, with the processors and sizes of docs/results.md
+    max_density = 0.2
+
+    def __init__(
+        self,
+        masks: Masks,
+        optimizers: Sequence[torch.optim.Optimizer],
+        networks: Mapping[str, nn.Module],
+        targets: Mapping[str, nn.Module],
+        enabled: bool = True,
+    ):
+        """``masks`` are named as by ``prunable(**networks)``; target networks have their networks' names. Without
+        ``enabled`` nothing is ever packed."""
+        self.masks, self.optimizers, self.enabled = masks, optimizers, enabled
+        self.layers: dict[str, list[nn.Module]] = {}  # by the name of their mask
+        for modules in (networks, targets):
+            for prefix, module in modules.items():
+                for name, layer in module.named_modules():
+                    if isinstance(layer, Linear | BatchedLinear):
+                        self.layers.setdefault(f"{prefix}.{name}.weight", []).append(layer)
+        self.dense: list[tuple[nn.Module, Tensor]] = []  # each packed layer, and its weight as it was
+        self.packed = False
+        if enabled and any(layer.weight.is_cuda for layers in self.layers.values() for layer in layers):
+            fail("--kernel sparse is for CPUs: a GPU is faster with dense products")
+        if enabled and not torch.backends.mkl.is_available():
+            fail("--kernel sparse needs a PyTorch with MKL, as there is for processors of Intel and AMD")
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+
+    @torch.no_grad()
+    def pack(self) -> None:
+        """Keep only the active numbers of what is sparse enough."""
+        if self.packed or not self.enabled:
+            return
+        self.packed = True
+        for name, layers in self.layers.items():
+            mask = self.masks.get(name)
+            pattern = Pattern(mask) if mask is not None and mask.mean() <= self.max_density else None
+            for layer in layers:
+                layer.columns, layer.pattern = True, pattern
+                if pattern is not None:
+                    dense = layer.weight.data
+                    self.dense.append((layer, dense))
+                    for state, key in self._moments(layer.weight):
+                        state[key] = pattern.pack(state[key])
+                    self._replace(layer.weight, pattern.pack(dense))
+
+    @torch.no_grad()
+    def unpack(self) -> None:
+        """Back to the dense tensors."""
+        for layer, dense in self.dense:
+            pattern = layer.pattern
+            for state, key in self._moments(layer.weight):
+                state[key] = pattern.unpack(state[key], torch.empty_like(dense))
+            self._replace(layer.weight, pattern.unpack(layer.weight.data, dense))
+        for layers in self.layers.values():
+            for layer in layers:
+                layer.columns, layer.pattern = False, None
+        self.dense, self.packed = [], False
+
+    def _moments(self, weight: nn.Parameter) -> list[tuple[dict[str, Tensor], str]]:
+        """Where the optimizers keep them; not Adam's step count."""
+        states = [optimizer.state.get(weight, {}) for optimizer in self.optimizers]
+        return [(state, key) for state in states for key, value in state.items() if value.shape == weight.shape]
+
+    @staticmethod
+    def _replace(weight: nn.Parameter, data: Tensor) -> None:
+        weight.grad = None
+        weight.data = torch.empty(0, dtype=torch.float64)  # another type makes autograd forget the weight's shape
+        weight.data = data
 
 
 def _has_run_axis(weight: Tensor) -> bool:
@@ -326,6 +527,8 @@ def apply_masks(weights: Weights, masks: Weights) -> None:
 def mask_gradients(weights: Weights, masks: Weights, dense: bool = False) -> dict[str, Tensor]:
     """Set the gradients of inactive weights to zero, in place: the optimizer's step then leaves them at zero. With
     ``dense`` returns what the gradients were before: RigL's scores."""
+    # What SparseKernels has packed has no inactive weights
+    masks = {name: mask for name, mask in masks.items() if weights[name].shape == mask.shape}
     dense_gradients = {name: weights[name].grad.clone() for name in masks} if dense else {}
     if masks:
         gradients = [weights[name].grad for name in masks]

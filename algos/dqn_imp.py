@@ -100,6 +100,7 @@ class Args:
     retest_episodes: int = 100  # new episodes for the best checkpoint of each round
     threads: int = 1  # CPU threads of PyTorch
     matmul_precision: Literal["highest", "medium"] = "highest"  # medium: products in bfloat16, faster and less exact
+    kernel: Literal["masked", "sparse"] = "masked"  # sparse: products of active weights alone, faster in late rounds
     cuda: bool = False  # use a GPU if there is one
     track: bool = False  # also log to Weights & Biases (pip install wandb)
     wandb_project_name: str = "sparse-rl"  # with --track: the project
@@ -343,6 +344,7 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
     q, view, parameters = nets["actor"], nets["view"], dict(nets.named_parameters())
     target = copy.deepcopy(nets).requires_grad_(False)
     optimizer = su.run_adam(parameters, args.learning_rate, args.weight_decay, eps=0.01 / args.batch_size)
+    kernels = su.SparseKernels(masks, [optimizer], nets, target, args.kernel == "sparse")
     best = su.Best(nets.state_dict(), optimizer, target.state_dict())
     streams, stream_of = rounds.streams()  # one for each seed, shared by its conditions
     task = {**task, "matrix_seeds": [ticket["seed"] for ticket in rounds.tickets]}
@@ -370,6 +372,8 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
     for step in range(done, last_step + 1, args.num_envs):
         # ---- Evaluate what these steps have taught; keep the best checkpoint of each run
         due = (step > 0 and step % args.eval_interval < args.num_envs) or step == last_step
+        if due or rounds.stop.signal:
+            kernels.unpack()
         if due and not rounds.has_evaluated(step):
             act = policy(nets, args.eval_epsilon, rounds.seeds(3, step))
             returns = rounds.stop.interruptible(envs.vector.play, eval_envs, act, rounds.seeds(3, step))
@@ -383,6 +387,7 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
             rounds.leave()
         if step == last_step:
             break
+        kernels.pack()
 
         # ---- Act: epsilon-greedy, epsilon falling linearly (tables 8 and 11)
         explored = min(1.0, (step + args.num_envs) / (args.exploration_fraction * args.total_timesteps))

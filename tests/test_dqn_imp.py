@@ -264,3 +264,24 @@ def test_learns_cartpole(tmp_path):
     flags = "--env-id CartPole-v1 --total-timesteps 120000 --eval-interval 6000 --rounds 0 --seeds 1 2"
     run(f"{flags} --run-dir {tmp_path / 'run'}")
     assert np.mean([float(row["best_retest"]) for row in read_csv(tmp_path / "run/results.csv")]) > 300
+
+
+@pytest.mark.parametrize("seeds", ["1", "1 2"])
+def test_sparse_kernels_train_the_same_tickets(seeds, tmp_path, monkeypatch):
+    """To float rounding, with networks of unequal densities in each layer beside each other."""
+    products, product = [], su.SparseProduct.apply
+    monkeypatch.setattr(su.SparseProduct, "apply", lambda *tensors: products.append(1) or product(*tensors))
+    flags = (
+        f"{TINY} --hidden-sizes 32 32 --seeds {seeds} --rounds 2 --prune-fraction 0.8 --conditions ticket random_reinit"
+    )
+    for kernel in ("masked", "sparse"):
+        run(f"{flags} --kernel {kernel} --run-dir {tmp_path / kernel}")
+        assert (len(products) > 0) == (kernel == "sparse")
+    rows = [read_csv(tmp_path / kernel / "results.csv") for kernel in ("masked", "sparse")]
+    sizes = [[(row["remaining"], row["density_actor.layers.1"]) for row in of_kernel] for of_kernel in rows]
+    assert len(rows[0]) == 5 * len(seeds.split()) and sizes[0] == sizes[1]
+    for condition in ("ticket", "random_reinit"):
+        masked, sparse = (ticket(tmp_path / kernel, 2, condition) for kernel in ("masked", "sparse"))
+        for name, mask in sparse["masks"].items():
+            assert torch.equal(mask, masked["masks"][name]) and (sparse["best"][name][mask == 0] == 0).all()
+        torch.testing.assert_close(sparse["best"], masked["best"], rtol=1e-3, atol=1e-4)

@@ -17,6 +17,8 @@ import sac_rigl
 import torch
 from helpers import command, read_csv, run, run_here, said
 
+import sparse_utils as su
+
 METHODS = ["dense", "small", "prune", "static", "set", "rigl"]
 SPARSE = METHODS[2:]
 
@@ -62,6 +64,7 @@ FLAGS_OF_ALL = {
     *("run_dir", "fresh", "eval_interval", "eval_episodes", "snr_interval", "checkpoint_interval", "threads", "cuda"),
     *("track", "evaluate", "capture_video", "dry_run", "learning_rate", "gamma"),
 }
+SPARSE_KERNEL = "--kernel sparse --sparsity 0.9"  # on networks with layers that are sparse enough
 SEEDS = {"sac": ["1"], "dqn": ["3", "5"], "ppo": ["3", "5"]}
 
 
@@ -172,20 +175,24 @@ def test_small_has_the_parameters_of_the_sparse_agent(name, tmp_path):
     assert sizes["small"] == pytest.approx(sizes["static"], rel=0.02)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-@pytest.mark.parametrize("method", ["rigl", "prune", "set"])
-def test_a_killed_run_resumes_to_the_same_results(name, method, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "method", "more"),
+    [(name, method, "") for name in SCRIPTS for method in ("rigl", "prune", "set")]
+    + [(name, method, SPARSE_KERNEL) for name in ("sac", "dqn") for method in ("rigl", "prune")],
+)
+def test_a_killed_run_resumes_to_the_same_results(name, method, more, tmp_path):
     """kill -9 after a checkpoint: the rows are those of the run that nobody stopped, bit for bit."""
     script, rows = SCRIPTS[name], 2 * len(SEEDS[name]) + 1
-    run_here(script.path, flags(name, method, tmp_path / "whole"))
-    process = subprocess.Popen(command(script.path, flags(name, method, tmp_path / "run")), stderr=subprocess.DEVNULL)
+    whole, line = (f"{flags(name, method, tmp_path / folder)} {more}" for folder in ("whole", "run"))
+    run_here(script.path, whole)
+    process = subprocess.Popen(command(script.path, line), stderr=subprocess.DEVNULL)
     results = tmp_path / "run/results.csv"
     while not results.exists() or len(results.read_text().splitlines()) <= rows:
         assert process.poll() is None
         time.sleep(0.02)
     process.kill()
     process.wait()
-    run_here(script.path, flags(name, method, tmp_path / "run"))
+    run_here(script.path, line)
     assert results.read_bytes() == (tmp_path / "whole/results.csv").read_bytes()
 
 
@@ -249,6 +256,28 @@ def test_a_run_learns_the_same_whatever_runs_train_beside_it(name, method, tmp_p
             torch.testing.assert_close(parameter[1:], other, rtol=1e-3, atol=1e-4)
     same = [float((both["masks"][n][1:] == alone["masks"][n]).float().mean()) for n in alone["masks"]]
     assert np.mean(same) > 0.99
+
+
+@pytest.mark.parametrize("name", ["sac", "dqn"])
+@pytest.mark.parametrize("method", ["static", "rigl", "prune"])
+def test_sparse_kernels_train_the_same_networks(name, method, tmp_path, monkeypatch):
+    """To float rounding, over 100 updates with changing masks; and products really are sparse."""
+    products, product = [], su.SparseProduct.apply
+    monkeypatch.setattr(su.SparseProduct, "apply", lambda *tensors: products.append(1) or product(*tensors))
+    few, done = f"{SPARSE_KERNEL} --total-timesteps 300 --checkpoint-interval 50 --update-interval 20", {}
+    for kernel in ("sparse", "masked"):
+        line = f"{flags(name, method, tmp_path / kernel)} {few} --kernel {kernel}"
+        done[kernel] = Run(name, method, tmp_path / kernel, run_here(SCRIPTS[name].path, line).variables, "")
+        assert (len(products) > 50) == (kernel == "sparse")
+        products.clear()
+    sparse, masked = done["sparse"].variables, done["masked"].variables
+    for network in {name.split(".")[0] for name in masked["weights"]}:
+        parameters = dict(sparse[network].named_parameters()), dict(masked[network].named_parameters())
+        torch.testing.assert_close(*parameters, rtol=1e-3, atol=1e-4)
+    test_inactive_weights_are_zero_everywhere(done["sparse"])
+    for row, other in zip(done["sparse"].rows, done["masked"].rows, strict=True):
+        sizes = [name for name in row if name.startswith(("sparsity", "parameters", "acting", "turnover"))]
+        assert [row[name] for name in sizes] == pytest.approx([other[name] for name in sizes], rel=1e-2)
 
 
 def test_seeds_of_sac_are_processes_with_a_folder_each(tmp_path):

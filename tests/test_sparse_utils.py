@@ -66,6 +66,140 @@ def test_batched_layers_start_like_pytorchs(make):
     assert not torch.equal(layer.weight[0], layer.weight[1])
 
 
+# ---- Sparse kernels --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", [(7, 7), (3, 9), (0, 30)])
+@pytest.mark.parametrize("layout", ["batched", "linear"])
+def test_sparse_layers_against_dense_ones(counts, layout):
+    """Outputs and all gradients, of networks with unequal numbers of active weights, too."""
+    runs = 1 if layout == "linear" else 2
+    layer = su.Linear(5, 6) if layout == "linear" else su.BatchedLinear(2, 5, 6)
+    flat = torch.zeros(runs, 30)
+    for r in range(runs):
+        flat[r, torch.randperm(30, generator=rng(r))[: counts[r]]] = 1
+    masks = {"net.0.weight": flat.view(layer.weight.shape)}
+    net = nn.Sequential(layer)
+    su.apply_masks(su.prunable(net=net), masks)
+    kernels = su.SparseKernels(masks, [], {"net": net}, {})
+    kernels.max_density = 1.0
+    results = []
+    for packed in (False, True):
+        x = torch.randn(*([2] if runs == 2 else []), 4, 5, generator=rng(3)).requires_grad_()
+        if packed:
+            kernels.pack()
+            assert layer.weight.shape == (runs, max(1, max(counts[:runs])))
+        y = net(x)
+        net.zero_grad()
+        (y * torch.randn(y.shape, generator=rng(4))).sum().backward()
+        weight_grad = layer.weight.grad
+        if packed:
+            weight_grad = layer.pattern.unpack(weight_grad, torch.empty_like(masks["net.0.weight"]))
+        results.append((y, x.grad, weight_grad * masks["net.0.weight"], layer.bias.grad))
+        if packed:  # none where it is inactive
+            assert torch.equal(weight_grad, results[-1][2])
+    for dense, sparse in zip(*results, strict=True):
+        torch.testing.assert_close(sparse, dense)
+    assert (y.mT if runs == 2 else y.T).is_contiguous()  # the next sparse layer reads it without a copy
+
+
+def test_one_observation_without_a_batch_goes_through_packed_layers():
+    net = nn.Sequential(su.Linear(5, 8), su.Linear(8, 3))
+    masks = su.random_masks(su.prunable(net=net), {"net.1.weight": 0.1}, rng())
+    su.apply_masks(su.prunable(net=net), masks)
+    x = torch.randn(5, generator=rng(1))
+    dense = net(x)
+    su.SparseKernels(masks, [], {"net": net}, {}).pack()
+    assert net[1].weight.numel() == 3 and net[0].weight.shape == (8, 5)
+    for _ in range(2):  # the first time leaves everything as it was
+        torch.testing.assert_close(net(x), dense)
+
+
+@pytest.mark.parametrize("method", ["static", "set", "rigl", "prune"])
+def test_sparse_kernels_learn_what_masked_ones_do(method):
+    """200 updates of two networks with changing masks, Adam, L2 and a target network: the same weights to 1e-4 and the
+    same masks, inactive weights exactly zero; what was packed comes back into the same tensors."""
+
+    def train(enabled: bool) -> tuple[nn.Module, nn.Module, su.Masks, torch.optim.Optimizer, list[torch.Size]]:
+        torch.manual_seed(0)
+        net = mlp(6, 32, 2, runs=2)
+        weights = su.prunable(net=net)
+        densities = su.erk_densities(su.layer_shapes(weights), 0.9)
+        start = dict.fromkeys(densities, 1.0) if method == "prune" else densities
+        masks = su.random_masks(weights, start, [rng(0), rng(1)])
+        su.sparse_init_(weights, masks, [rng(2), rng(3)])
+        target = copy.deepcopy(net).requires_grad_(False)
+        groups = [{"params": weights.values(), "weight_decay": 1e-3}, {"params": [net[0].bias, net[2].bias]}]
+        optimizer = torch.optim.Adam(groups, lr=1e-3)
+        kernels = su.SparseKernels(masks, [optimizer], {"net": net}, {"net": target}, enabled)
+        storage, shapes, seen = {n: w.data_ptr() for n, w in weights.items()}, [], rng(4)
+        for update in range(200):
+            kernels.pack()
+            changing = method != "static" and update % 20 == 10
+            if changing:
+                kernels.unpack()
+            shapes.append(net[2].weight.shape)
+            x = torch.randn(2, 16, 6, generator=seen)
+            loss = (net(x) - 0.5 * target(x) - x[..., :2]).square().mean((1, 2))
+            optimizer.zero_grad()
+            loss.sum().backward()  # loss lives on: autograd must not hold on to another shape
+            scores = su.mask_gradients(weights, masks, dense=changing)
+            optimizer.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(list(target.parameters()), list(net.parameters()), 0.05)
+            if changing and method == "prune":
+                now = {n: 1 - su.cubic_sparsity(update, 0, 190, 1 - d) for n, d in densities.items()}
+                new = su.magnitude_masks(weights, now, masks)
+                su.set_masks(weights, masks, new, [optimizer], su.prunable(net=target))
+            elif changing:
+                growth = scores if method == "rigl" else None
+                targets = su.prunable(net=target)
+                su.rewire(weights, masks, 0.3, [optimizer], targets, growth, [rng(update), rng(update + 500)])
+        kernels.unpack()
+        assert storage == {n: w.data_ptr() for n, w in weights.items()}
+        return net, target, masks, optimizer, shapes
+
+    net, target, masks, optimizer, shapes = train(True)
+    dense, dense_target, dense_masks, _, dense_shapes = train(False)
+    packed_width = int(masks["net.2.weight"][0].sum())
+    assert (2, packed_width) in shapes and set(dense_shapes) == {(2, 32, 32)}
+    for name, mask in masks.items():
+        assert torch.equal(mask, dense_masks[name])
+        weight, state = su.prunable(net=net)[name], optimizer.state[su.prunable(net=net)[name]]
+        for tensor in (weight, state["exp_avg"], state["exp_avg_sq"], su.prunable(net=target)[name]):
+            assert tensor.shape == mask.shape and (tensor[mask == 0] == 0).all()
+    for mine, other in ((net, dense), (target, dense_target)):
+        torch.testing.assert_close(dict(mine.state_dict()), dict(other.state_dict()), rtol=0, atol=1e-4)
+    plain = mlp(6, 32, 2)  # layers of nn.Linear
+    for i in (0, 2, 4):
+        plain[i].load_state_dict({"weight": net[i].weight[1].T, "bias": net[i].bias[1, 0]})
+    x = torch.randn(3, 6, generator=rng())
+    torch.testing.assert_close(plain(x), net(x.expand(2, 3, 6))[1])
+
+
+def test_dense_enough_layers_stay_as_they_are_and_disabled_kernels_do_nothing():
+    net = nn.Sequential(su.Linear(20, 20), su.Linear(20, 20), nn.Linear(20, 20))
+    masks = su.random_masks(su.prunable(net=net), {"net.0.weight": 0.21, "net.1.weight": 0.2, "net.2.weight": 0.1})
+    off = su.SparseKernels(masks, [], {"net": net}, {}, enabled=False)
+    off.pack()
+    assert [layer.weight.dim() for layer in net] == [2, 2, 2] and net[1].weight.shape == (20, 20)
+    on = su.SparseKernels(masks, [], {"net": net}, {})
+    on.pack()
+    on.pack()
+    assert [tuple(layer.weight.shape) for layer in net] == [(20, 20), (1, 80), (20, 20)]
+    on.unpack()
+    on.unpack()
+    assert [tuple(layer.weight.shape) for layer in net] == [(20, 20)] * 3
+
+
+def test_sparse_kernels_where_there_are_none(monkeypatch, capsys):
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    su.SparseKernels({}, [], {"net": mlp()}, {}, enabled=False)
+    with pytest.raises(SystemExit, match="2"):
+        su.SparseKernels({}, [], {"net": mlp()}, {})
+    assert capsys.readouterr().err.startswith("error: --kernel sparse needs a PyTorch with MKL")
+
+
 # ---- Which weights, and how dense each layer -------------------------------------------------------------------------
 
 
