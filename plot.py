@@ -2,6 +2,7 @@
 
     python plot.py curves runs                                      # learning curves of all runs in the folder
     python plot.py curves runs --column turnover --where method=set,rigl
+    python plot.py curves runs --against seconds                    # the same over the time that learning took
     python plot.py snr runs/sac_snr-small.txt                       # signal-to-noise ratio of the gradients
     python plot.py scaling runs/sac_scaling-small.txt               # final score against parameters
     python plot.py iqm runs/sac_iqm-paper.txt                       # IQM over tasks: 0 is random, 1 dense
@@ -29,7 +30,8 @@ bootstrap intervals over seeds (Agarwal et al. 2021); only variants with two see
 Kinds curves, snr, scaling, iqm, sensitivity and split draw runs of sac_rigl.py, dqn_rigl.py and ppo_rigl.py, in a panel
 for each task, and for each agent where there are several. Of a method's variants the one with most flags at their
 defaults has the full colour, and that of rigl, the default method, the widest line. Curves of the SNR have only the
-steps at which it was measured.
+steps at which it was measured. With --against seconds the x axis is the time of a run's program, with all its --seeds
+together and without evaluations, SNR and checkpoints: it means something if the runs had the machine for themselves.
 
 Kind iqm draws scores as parts of the way from a random agent's score to the mean of the task's dense runs: those of
 SAC where they are among the runs, for other agents, too, else those of the same script. Random agents' scores are in
@@ -110,6 +112,7 @@ class Args:
     runs: Annotated[tuple[str, ...], tyro.conf.Positional] = ()  # what to draw, RUN above; of kind flops networks
     column: str = ""  # of results.csv; default best_retest for tickets, inputs, goggles, else return_mean
     statistic: Literal["iqm", "mean", "mean_std"] | None = None  # over seeds; default by kind, as said above
+    against: Literal["step", "seconds"] = "step"  # with kind curves: what is on the x axis
     flag: str = ""  # with kind sensitivity: what is on the x axis, such as weight_decay
     condition: str = "ticket"  # with kinds inputs and goggles: which condition
     rounds: tuple[int, ...] = ()  # with kind goggles; default those next to 100%, 30%, 10% of the weights, and the last
@@ -123,6 +126,8 @@ class Args:
             su.fail(f"kind {self.kind} draws runs: name run folders, or what --help calls RUN")
         if (self.kind == "sensitivity") != bool(self.flag):
             su.fail("--flag names the x axis of kind sensitivity, and of no other")
+        if self.against != "step" and self.kind != "curves":
+            su.fail("--against chooses the x axis of kind curves, and of no other")
         if self.kind not in ("inputs", "goggles") and self.condition != "ticket":
             su.fail("--condition chooses what kinds inputs and goggles draw; kind tickets draws all conditions")
         if self.kind != "goggles" and (self.rounds or self.seed is not None):
@@ -146,18 +151,18 @@ def draw(args: Args) -> list[Picture]:
         return flops.flops(args.runs)
     needed = dict.fromkeys(SCORE_KINDS, ["step", args.column, "parameters"]) | {"snr": ["step"]}
     needed |= dict.fromkeys(TICKET_KINDS, [args.column]) | {"earlybird": ["test_mean", "episodes"]}
-    columns = needed.get(args.kind, ["step", args.column])
+    columns = needed.get(args.kind, ["step", args.column]) + ["seconds"] * (args.against == "seconds")
     runs, results = load(args.kind, args.runs, args.where, columns)
     if args.kind not in SAVED and any(path.suffix == ".csv" for path in runs.folder):
         su.fail(f"kind {args.kind} needs the run folders: a file of --save-data does not have all that it draws")
     if args.save_data:  # and draw from it, so that it gives the same picture again
         if args.kind in SCORE_KINDS:  # one row of each run is enough
             runs, results = graesser.final_results(runs, results, args.column)
-        save_data(args.save_data, runs, results, [*SAVED[args.kind], args.column])
+        save_data(args.save_data, runs, results, dict.fromkeys([*SAVED[args.kind], args.column, *columns]))
         runs, results = load(args.kind, [str(args.save_data)], (), columns)
     match args.kind:
         case "curves":
-            return graesser.curves(runs, results, [args.column], args.statistic)
+            return graesser.curves(runs, results, [args.column], args.statistic, args.against)
         case "snr":
             return graesser.snr(runs, results, args.statistic)
         case "scaling":

@@ -110,9 +110,12 @@ def table(runs: pd.DataFrame, column: str) -> str:
 # ---- Pictures --------------------------------------------------------------------------------------------------------
 
 
-def curves(runs: pd.DataFrame, results: pd.DataFrame, columns: Sequence[str], statistic: str) -> list[Picture]:
+def curves(
+    runs: pd.DataFrame, results: pd.DataFrame, columns: Sequence[str], statistic: str, against: str = "step"
+) -> list[Picture]:
     """Learning curves, up to the last step that all seeds of a variant have: a panel for each task and agent. Of
-    several ``columns`` each has its own panels, side by side, of the runs that have it."""
+    several ``columns`` each has its own panels, side by side, of the runs that have it. ``against`` is the x axis: of
+    "seconds" the mean over the seeds."""
     several = len(columns) > 1
     scored = {}
     for column in columns:
@@ -140,15 +143,19 @@ def curves(runs: pd.DataFrame, results: pd.DataFrame, columns: Sequence[str], st
                 print(f"{panel} {variant}: cut at step {last:,.0f} of {longest:,.0f}, which all {n_seeds} seeds have")
             estimates = estimate([shared.to_numpy().T], statistic)
             ax = axes[f"{panel}, {column}" if several else panel]
-            panels.draw(ax, shared.index, estimates, style[variant] | {"marker": ""}, variant)
+            x = shared.index
+            if against == "seconds":
+                x = results[results.run.isin(members.index)].groupby("step").seconds.mean()[shared.index]
+            panels.draw(ax, x, estimates, style[variant] | {"marker": ""}, variant)
             for i, step in enumerate(shared.index):
                 row = first_columns(members) | {"column": column, "seeds": len(members), "step": int(step)}
+                row |= {"seconds": float(x.iloc[i])} if against == "seconds" else {}
                 rows.append(row | columns_of(estimates, i))
     if not rows:
         su.fail("nothing to draw: no step is in all runs of a variant")
     for ax in axes.values():
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-        ax.set_xlabel("environment steps")
+        ax.set_xlabel("seconds of training" if against == "seconds" else "environment steps")
     panels.legend_with_seeds(figure, rows, "variant", "SNR of the gradients" if several else columns[0], statistic)
     return [Picture(figure, rows, "\n\n".join(table(of_column, column) for column, (of_column, _) in scored.items()))]
 

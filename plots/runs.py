@@ -36,6 +36,10 @@ NO_FLAGS = {"flags", "given", "folder", "n_rows", "variant", "n_given", "panel"}
 NO_FLAGS |= {"finished", "score", "parameters", "acting_flops", "reached_sparsity"}
 
 
+# Columns of timing.csv whose seconds do not count as those of learning, in the column "seconds" of ``results``.
+NOT_LEARNING = ("evaluate", "snr", "checkpoint")
+
+
 Runs = dict[str, tuple[dict[str, Any], pd.DataFrame]]  # by name, a row of ``runs`` and its rows of results.csv
 
 
@@ -76,6 +80,10 @@ def read_folder(folder: Path) -> Runs:
         given = {re.sub("^--(no-)?|=.*", "", word).replace("-", "_") for word in words if word.startswith("--")}
         file = folder / "results.csv"
         results = pd.read_csv(file) if file.exists() else pd.DataFrame()
+        if (folder / "timing.csv").exists() and "step" in results:
+            timing = pd.read_csv(folder / "timing.csv").set_index("step")
+            learning = timing[timing.columns.difference(["steps_per_second", *NOT_LEARNING])]
+            results["seconds"] = results.step.map(learning.sum(axis=1).cumsum())
         run = {"script": Path(script).stem} | flags
         seeds = {str(folder): ({}, results)}
         if not mark(results):  # a run has one seed, whatever others its command names

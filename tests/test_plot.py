@@ -210,6 +210,28 @@ def test_curves_are_cut_to_what_all_seeds_have_and_say_so(draw):
     assert scores == [("static 90%", "0 (+1 unfinished)", "–"), ("rigl 90%", "1 (+1 unfinished)", "4 ± –")]
 
 
+def test_curves_against_the_seconds_that_learning_took(draw, fails):
+    """Of runs that train together the program's, of others the mean; without evaluations, SNR and checkpoints."""
+    seconds = {"static": (3.0, 4.0), "rigl": (1.0, 2.0), "rigl 2": (3.0, 6.0)}
+    for i, (name, parts) in enumerate(seconds.items()):
+        folder = sac([10, 20], seed=i, method=name.split()[0])
+        rows = [
+            {"step": 10 * (j + 1), "steps_per_second": 9, "act": 0.5, "update": s - 0.5, "evaluate": 50, "snr": 7}
+            for j, s in enumerate(parts)
+        ]
+        su.write_csv(folder / "timing.csv", rows)
+    drawn = draw("curves", "runs", "--against", "seconds", "--save-data", "kept.csv")
+    points = [("static 90%", 10, 3), ("static 90%", 20, 7), ("rigl 90%", 10, 2), ("rigl 90%", 20, 6)]
+    assert pick(drawn.rows, "variant", "step", "seconds") == points
+    assert list(line_of(drawn.figure, "rigl 90%").get_xdata()) == [2, 6]
+    assert drawn.figure.axes[0].get_xlabel() == "seconds of training"
+    assert pick(draw("curves", "kept.csv", "--against", "seconds").rows, "variant", "step", "seconds") == points
+    assert "seconds" not in draw("curves", "runs").rows[0]
+    assert "--against chooses the x axis of kind curves" in fails("snr", "runs", "--against", "seconds")
+    sac([1, 2], "other/untimed")
+    assert "no column seconds" in fails("curves", "other", "--against", "seconds")
+
+
 @pytest.mark.parametrize(
     ("interval", "snr", "points", "final"),
     [
