@@ -8,6 +8,7 @@
     python bench.py earlybird --cleanrl PATH_TO_A_CHECKOUT    # dqn_earlybird.py: hundreds of runs, and CleanRL's dqn.py
     python bench.py dqn_rigl --cleanrl PATH_TO_A_CHECKOUT     # one run, ten runs together, and CleanRL's dqn.py
     python bench.py ppo_rigl --cleanrl PATH_TO_A_CHECKOUT     # the same with its ppo_continuous_action.py, and SB3
+    python bench.py kernels                               # --kernel sparse against dense networks of the same script
 
 Every program runs in a process of its own, in turn, for several rounds; the table has the median over rounds. Ours are
 the real scripts, whose timing.csv books the seconds of each part of the loop.
@@ -30,6 +31,9 @@ updates of the scripts' defaults for all programs (Cart-Pole, 512-512 units, an 
 step, and the same with 128-128; HalfCheetah, 64-64, rollouts of 2,048 steps, 10 epochs of 32 minibatches). CleanRL's
 scripts run as copies: dqn.py as above, ppo_continuous_action.py with the argument that a wrapper of gymnasium 1.x
 wants.
+
+Kernels: steps/s as above, of sac_rigl.py on HalfCheetah-v5 and dqn_rigl.py on Cart-Pole, and of dqn_imp.py on
+MazeGrid-v0 with 1024-512 units, whose dense network is that of round 0 and whose ticket that of round 1.
 
 Early birds: steps/s of 531 runs together on one thread, with the networks, batches and updates per step of
 dqn_earlybird.py's defaults, against one run of CleanRL with the same (a copy, as above).
@@ -59,8 +63,8 @@ DEFAULT_INTERVAL = 10_000  # of evaluation and SNR in sac_rigl.py
 
 @dataclass
 class Args:
-    loop: Annotated[Literal["sac", "ppo", "dqn", "earlybird", "dqn_rigl", "ppo_rigl"], tyro.conf.Positional]
-    """sac_rigl.py, ppo_imp.py, dqn_imp.py, dqn_earlybird.py, dqn_rigl.py or ppo_rigl.py"""
+    loop: Annotated[Literal["sac", "ppo", "dqn", "earlybird", "dqn_rigl", "ppo_rigl", "kernels"], tyro.conf.Positional]
+    """sac_rigl.py, ppo_imp.py, dqn_imp.py, dqn_earlybird.py, dqn_rigl.py or ppo_rigl.py; or sparse kernels"""
     env_id: str = "HalfCheetah-v5"
     """the task of SAC"""
     methods: list[str] = field(default_factory=lambda: ["dense", "rigl"])
@@ -331,7 +335,8 @@ def bench_earlybird(args: Args) -> None:
 
 def ours_by_evaluation(script: str, flags: str, runs: int, steps: int, interval: int) -> dict[str, float]:
     """Seconds of each part of the loop for ``steps`` steps of ``runs`` runs together, after the first ``interval``."""
-    words = [*flags.split(), "--threads", 1, "--seeds", *range(1, runs + 1), "--total-timesteps", interval + steps]
+    seeds = ["--seed", 1] if script == "sac_rigl" else ["--seeds", *range(1, runs + 1)]
+    words = [*flags.split(), "--threads", 1, *seeds, "--total-timesteps", interval + steps]
     words += ["--eval-interval", interval, "--eval-episodes", 1, "--snr-interval", 0]
     rows = [row for row in timing(script, *words) if int(row["step"]) > interval]
     parts = [part for part in ("act", "env", "sample", "update", "sparsify") if part in rows[0]]
@@ -386,6 +391,41 @@ def bench_ppo_rigl(args: Args) -> None:
     pairs = [(name, other) for other in ("CleanRL", "Stable-Baselines3") for name in programs]
     pairs += [("ours, RigL", "ours, dense"), ("ours, 10 RigL runs", "ours, 10 dense runs")]
     print_table(speeds, shares, "act, env, update, sparsify", pairs)
+
+
+# ---- Sparse kernels --------------------------------------------------------------------------------------------------
+
+
+def bench_kernels(args: Args) -> None:
+    sac = "--env-id HalfCheetah-v5 --learning-starts 1"
+    loops = {  # name: script, flags, runs, steps of each
+        "SAC, 256-256": ("sac_rigl", sac, 1, 600),
+        "SAC, 1024-1024": ("sac_rigl", f"{sac} --width-scale 4", 1, 60),
+        "DQN, 512-512": ("dqn_rigl", "--learning-starts 128", 1, 1200),
+        "DQN, 512-512, 10 runs": ("dqn_rigl", "--learning-starts 128", 10, 120),
+    }
+    kinds = {"dense": "--method dense", "RigL 90%, masked": "--method rigl --sparsity 0.9"}
+    for level in (0.8, 0.9, 0.95, 0.99):
+        kinds[f"RigL {100 * level:g}%, sparse"] = f"--method rigl --sparsity {level} --kernel sparse"
+    tickets = {"masked": ("dense", "5% ticket, masked"), "sparse": (None, "5% ticket, sparse")}
+    maze = "--env-id MazeGrid-v0 --hidden-sizes 1024 512 --rounds 1 --prune-fraction 0.95 --conditions ticket --seeds 1"
+    maze += " --learning-starts 512 --eval-episodes 1 --retest-episodes 1 --total-timesteps 6400 --start-e 0.01"
+    speeds, shares = defaultdict(list), defaultdict(list)
+    for _ in range(args.rounds):
+        for loop, (script, flags, runs, steps) in loops.items():
+            for kind, more in kinds.items():
+                seconds = ours_by_evaluation(script, f"{flags} {more}", runs, steps, 200 if runs == 1 else 130)
+                book(speeds, shares, f"{loop}, {kind}", runs * steps, seconds)
+        for kernel, rounds in tickets.items():
+            for row, name in zip(timing("dqn_imp", *maze.split(), "--kernel", kernel), rounds, strict=True):
+                seconds = {part: float(row[part]) for part in ("act", "env", "sample", "learn")}
+                if name:
+                    book(speeds, shares, f"DQN on MazeGrid, 1024-512, {name}", 6400, seconds)
+    print(f"Training steps/s on one thread, median (least to most) of {args.rounds} rounds\n")
+    pairs = [(f"{loop}, {kind}", f"{loop}, dense") for loop in loops for kind in kinds if kind != "dense"]
+    maze = "DQN on MazeGrid, 1024-512"
+    pairs += [(f"{maze}, 5% ticket, {kernel}", f"{maze}, dense") for kernel in tickets]
+    print_table(speeds, shares, "each part of the loop", pairs)
 
 
 if __name__ == "__main__":
