@@ -221,6 +221,10 @@ experiment() {
     dqn_released) # ours (plot.py curves): dense networks by table 6, and with what the released code does
         dqn_rigl dense
         dqn_rigl dense "--start-e,0.01,--end-e,0.01,--eval-epsilon,0 --dense-init,he" ;;
+    dqn_kernels) # ours (plot.py curves --against seconds): what sparse products save; JOBS=1, so that times compare
+        classic_dqn=CartPole-v1 dqn_budget="$dqn_budget --eval-epsilon 0"
+        dqn_rigl dense
+        dqn_rigl rigl --sparsity "$(at_scale 0.9 0.95 "0.9 0.95 0.99")" --kernel "masked sparse" ;;
 
     ppo_iqm) # figures 1, 16 (plot.py iqm): PPO, IQM over tasks at each sparsity; plot.py takes sac_iqm's list beside it
         ppo_rigl dense
