@@ -330,17 +330,17 @@ class SparseKernels:
         if self.packed or not self.enabled:
             return
         self.packed = True
-        for name, layers in self.layers.items():
-            mask = self.masks.get(name)
-            pattern = Pattern(mask) if mask is not None and mask.mean() <= self.max_density else None
+        masks = {name: mask for name, mask in self.masks.items() if name in self.layers}
+        patterns = {name: Pattern(mask) for name, mask in masks.items() if mask.mean() <= self.max_density}
+        for name, layers in self.layers.items() if patterns else ():
             for layer in layers:
-                layer.columns, layer.pattern = True, pattern
-                if pattern is not None:
+                layer.columns, layer.pattern = True, patterns.get(name)
+                if layer.pattern is not None:
                     dense = layer.weight.data
                     self.dense.append((layer, dense))
                     for state, key in self._moments(layer.weight):
-                        state[key] = pattern.pack(state[key])
-                    self._replace(layer.weight, pattern.pack(dense))
+                        state[key] = layer.pattern.pack(state[key])
+                    self._replace(layer.weight, layer.pattern.pack(dense))
 
     @torch.no_grad()
     def unpack(self) -> None:

@@ -187,9 +187,13 @@ def test_dense_enough_layers_stay_as_they_are_and_disabled_kernels_do_nothing():
     on.pack()
     on.pack()
     assert [tuple(layer.weight.shape) for layer in net] == [(20, 20), (1, 80), (20, 20)]
+    assert net[0].columns and net[1].columns
     on.unpack()
     on.unpack()
     assert [tuple(layer.weight.shape) for layer in net] == [(20, 20)] * 3
+    del masks["net.1.weight"], masks["net.2.weight"]
+    on.pack()  # nothing is sparse enough: the network computes as ever
+    assert not any(layer.columns for layer in net[:2])
 
 
 def test_sparse_kernels_where_there_are_none(monkeypatch, capsys):
