@@ -109,7 +109,7 @@ class Args:
     track: bool = False  # also log to Weights & Biases (pip install wandb)
     wandb_project_name: str = "sparse-rl"  # with --track: the project
     wandb_entity: str | None = None  # with --track: the team
-    evaluate: str = ""  # a checkpoint.pt: evaluate its agent, in its own game, for --eval-steps, and stop
+    evaluate: str = ""  # a checkpoint.pt: evaluate its agent as in its run, but for the flags given here, and stop
     observation_noise: tuple[float, ...] = (0.0,)  # with --evaluate: std of the noise on pixels (0 to 255; figure 6)
     noise_wrap: bool = False  # with --evaluate: let noisy pixels wrap around, as in the code, instead of clipping them
     capture_video: bool = False  # at the end write one episode to videos/ as a gif; with --evaluate, beside the file
@@ -261,9 +261,10 @@ class ImpalaNetwork(QNetwork):
 
 
 def as_input(obs: Tensor) -> Tensor:
-    """Bytes as numbers in [0, 1]; on a GPU with the channels last in memory, which its convolutions prefer."""
-    x = obs.float() / 255
-    return x.contiguous(memory_format=torch.channels_last) if x.is_cuda else x
+    """Bytes as numbers in [0, 1], with the channels last in memory: convolutions are up to twice as fast with that."""
+    kind = obs.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+    return obs.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2).to(dtype) / 255
 
 
 def make_network(args: Args, n_actions: int) -> QNetwork:
@@ -468,26 +469,20 @@ def evaluate(
     first one of each. ``key`` is that of ``su.seeds``. Each new frame gets noise of standard deviation ``sigma``, in
     pixels, but not the first of an episode, and is the same in all observations that it is part of (as in the code)."""
     rng = np.random.default_rng(su.seeds(*key))
-    act = policy(q, args.eval_epsilon, rng)
+    act, n = policy(q, args.eval_epsilon, rng), vector.num_envs
     obs = envs.vector.reset(vector, su.seeds(*key))
-    n = vector.num_envs
-    running, started = np.zeros(n), np.zeros(n, bool)  # the return of the episode, and whether the last one has ended
-    playing, steps, returns = np.ones(n, bool), 0, []
+    running, ended, playing, steps, returns = np.zeros(n), np.zeros(n, bool), np.ones(n, bool), 0, []
     while playing.any():
-        seen = obs
         new, reward, terminated, truncated, _ = vector.step(act(obs))
         if sigma:
-            noisy = np.concatenate([seen[:, 1:], add_noise(new[:, -1:], sigma, wrap, rng)], 1)
-            obs = np.where(started[:, None, None, None], new, noisy)
-        else:
-            obs = new
-        running += reward
-        started = terminated | truncated
-        steps += playing.sum()
-        returns += running[started & playing].tolist()
-        running[started] = 0
+            noisy = np.concatenate([obs[:, 1:], add_noise(new[:, -1:], sigma, wrap, rng)], 1)
+            new = np.where(ended[:, None, None, None], new, noisy)  # where an episode has ended, the next one starts
+        obs, ended = new, terminated | truncated
+        running, steps = running + reward, steps + int(playing.sum())
+        returns += running[ended & playing].tolist()
+        running[ended] = 0
         if steps >= args.eval_steps:
-            playing &= ~started
+            playing &= ~ended
     return np.array(returns)
 
 
@@ -526,8 +521,9 @@ def evaluate_checkpoint(args: Args) -> None:
     su.exit_on_signal()
     try:
         checkpoint = su.load_checkpoint(Path(args.evaluate))
-        own = ("seed", "max_episode_steps", "eval_steps", "eval_episodes", "eval_epsilon", "matmul_precision")
-        there = Args(**{**checkpoint["args"], **{name: getattr(args, name) for name in own}})
+        flags = ("max_episode_steps", "eval_steps", "eval_episodes", "eval_epsilon", "matmul_precision")
+        given = {name: getattr(args, name) for name in flags if su.flag_given(name.replace("_", "-"), "")}
+        there = Args(**{**checkpoint["args"], **given})
         vector = make_envs(there, there.eval_episodes)
         q = make_network(there, int(vector.single_action_space.n)).to(device)
         q.load_state_dict(checkpoint["q"])
