@@ -91,19 +91,19 @@ class Args:
     env_id: str = "ALE/Pong-v5"  # any ALE/*-v5 (the number does not matter: frame skip and sticky actions are ours)
     seed: int = 1  # seed of everything; with --evaluate, of its episodes
     seeds: tuple[int, ...] = ()  # instead of --seed: a process, and a run folder, for each, as many at once as cores
-    total_timesteps: int = 10_000_000  # steps, of four frames each, the initial random ones included
-    max_episode_steps: int = 27_000  # time limit of an episode, in steps
-    num_envs: int = 1  # games that are played at once; steps, updates and the replay memory are of all together
+    total_timesteps: int = 10_000_000  # environment steps, of four frames each, the initial random ones included
+    max_episode_steps: int | None = None  # time limit of an episode, in steps; default 27,000
+    num_envs: int = 1  # environments of each run; steps, updates and the replay memory are of all together
     run_dir: str = ""  # folder to write to; default one of its own in runs/
     fresh: bool = False  # delete what is in the run folder and start over
-    eval_interval: int = 250_000  # steps between evaluations: a million frames
+    eval_interval: int = 250_000  # environment steps between evaluations: a million frames
     eval_steps: int = 125_000  # steps of an evaluation; the episodes that have begun by then are played to their end
-    eval_episodes: int = 8  # episodes that an evaluation plays at once, and at least
+    eval_episodes: int = 8  # episodes per evaluation, all at once; more follow until --eval-steps
     eval_epsilon: float = 0.001  # probability of a random action in evaluations
-    snr_interval: int = 250_000  # steps between measurements of the gradients' SNR; 0 = never
-    checkpoint_interval: int = 500_000  # steps between checkpoints: the most that a kill can cost
+    snr_interval: int = 250_000  # environment steps between measurements of the gradients' SNR; 0 = never
+    checkpoint_interval: int = 500_000  # environment steps between checkpoints: the most that a kill can cost
     threads: int = 1  # CPU threads of PyTorch; 0 = PyTorch's own choice
-    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: layers in bfloat16, faster and less exact
+    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: products in bfloat16, faster and less exact
     compile: bool = False  # compile the loss, on a GPU with CUDA graphs
     cuda: bool = True  # use a GPU if there is one
     track: bool = False  # also log to Weights & Biases (pip install wandb)
@@ -118,15 +118,15 @@ class Args:
     # Algorithm (tables 6 and 7)
     learning_rate: float = 2.5e-4  # Adam's; 1e-4 for impala
     adam_eps: float = 1e-8  # Adam's epsilon; 3.125e-4 for impala
-    buffer_size: int = 1_000_000  # transitions; 7.06 GB for a million
+    buffer_size: int = 1_000_000  # transitions, of 7.06 kB each
     batch_size: int = 32  # transitions per update
     gamma: float = 0.99  # discount
-    target_interval: int = 8_000  # steps between copies to the target network
+    target_interval: int = 8_000  # environment steps between copies to the target network
     learning_starts: int = 20_000  # random steps before learning
-    train_frequency: int = 4  # steps per update
+    train_frequency: int = 4  # environment steps per update
     start_e: float = 1.0  # epsilon when learning starts
     end_e: float = 0.01  # epsilon after --exploration-steps
-    exploration_steps: int = 25_000  # steps that epsilon takes from start to end
+    exploration_steps: int = 25_000  # environment steps that epsilon takes from start to end
     cap_is_terminal: bool = False  # learn as if the game had ended at the time limit
     separate_target: bool = False  # a target network with initial weights of its own
 

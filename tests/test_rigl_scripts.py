@@ -1,5 +1,5 @@
-"""What sac_rigl.py, dqn_rigl.py, dqn_atari_rigl.py and ppo_rigl.py have in common, each with all six methods: real runs of
-the command, with small networks and few steps."""
+"""What sac_rigl.py, dqn_rigl.py, dqn_atari_rigl.py and ppo_rigl.py have in common, each with all six methods: real runs
+of the command, with small networks and few steps."""
 
 import json
 import math
