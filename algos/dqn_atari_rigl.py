@@ -91,14 +91,14 @@ class Args:
     env_id: str = "ALE/Pong-v5"  # any ALE/*-v5 (the number does not matter: frame skip and sticky actions are ours)
     seed: int = 1  # seed of everything; with --evaluate, of its episodes
     seeds: tuple[int, ...] = ()  # instead of --seed: a process, and a run folder, for each, as many at once as cores
-    total_timesteps: int = 10_000_000  # environment steps, of four frames each, the initial random ones included
+    total_timesteps: int = 10_000_000  # environment steps, the initial random ones included; four frames each
     max_episode_steps: int | None = None  # time limit of an episode, in steps; default 27,000
     num_envs: int = 1  # environments of each run; steps, updates and the replay memory are of all together
     run_dir: str = ""  # folder to write to; default one of its own in runs/
     fresh: bool = False  # delete what is in the run folder and start over
     eval_interval: int = 250_000  # environment steps between evaluations: a million frames
     eval_steps: int = 125_000  # steps of an evaluation; the episodes that have begun by then are played to their end
-    eval_episodes: int = 8  # episodes per evaluation, all at once; more follow until --eval-steps
+    eval_episodes: int = 8  # episodes per evaluation at once; more follow until --eval-steps
     eval_epsilon: float = 0.001  # probability of a random action in evaluations
     snr_interval: int = 250_000  # environment steps between measurements of the gradients' SNR; 0 = never
     checkpoint_interval: int = 500_000  # environment steps between checkpoints: the most that a kill can cost
@@ -539,11 +539,11 @@ def evaluate_checkpoint(args: Args) -> None:
             "return_std": float(returns.std()),
             "return_n": len(returns),
         }
-        rows.append({"noise": sigma, "wrap": int(args.noise_wrap), "seed": args.seed, **statistics})
+        rows.append({"agent": there.seed, "noise": sigma, "seed": args.seed, **statistics})
     if args.observation_noise != (0.0,):
         file = Path(args.evaluate).with_name("noise_wrap.csv" if args.noise_wrap else "noise.csv")
         su.write_csv(file, rows)
-        print(f"wrote {file}")
+        print(f"draw: python plot.py noise {file.parent}")
     if args.capture_video:
         record_video(q, there, Path(args.evaluate).with_suffix(".gif"))
 

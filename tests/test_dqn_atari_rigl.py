@@ -516,12 +516,11 @@ def test_noise_csv_of_a_checkpoint(tmp_path):
     out = run_here(SCRIPT, f"{line} --observation-noise 0 30 --seed 4").stdout
     assert "noise 30, 2 episodes: mean " in out
     rows = read_csv(tmp_path / "noise.csv")
-    assert [(row["noise"], row["wrap"], row["seed"], row["return_n"]) for row in rows] == [
-        ("0.0", "0", "4", "2"),
-        ("30.0", "0", "4", "2"),
-    ]
+    cells = [[row[name] for name in ("agent", "noise", "seed", "return_n")] for row in rows]
+    assert cells == [["1", "0.0", "4", "2"], ["1", "30.0", "4", "2"]]
     run_here(SCRIPT, f"{line} --observation-noise 5 --noise-wrap")
-    assert [row["wrap"] for row in read_csv(tmp_path / "noise_wrap.csv")] == ["1"]
+    assert [row["noise"] for row in read_csv(tmp_path / "noise_wrap.csv")] == ["5.0"]
+    assert len(read_csv(tmp_path / "noise.csv")) == 2
 
 
 # ---- Run folders -----------------------------------------------------------------------------------------------------

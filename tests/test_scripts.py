@@ -41,7 +41,16 @@ OWN_WORDS = {
     },
     "ppo_rigl": {"env_id", "capture_video", "threads", "weight_decay"},
     "dqn_rigl": {"env_id"},
-    "dqn_atari_rigl": {"buffer_size", "learning_rate", "seed", "seeds", "start_e", "target_interval", "width_scale"},
+    "dqn_atari_rigl": {
+        "buffer_size",
+        "learning_rate",
+        "seed",
+        "seeds",
+        "start_e",
+        "target_interval",
+        "total_timesteps",
+        "width_scale",
+    },
 }
 
 
