@@ -891,7 +891,7 @@ def describe_returns(returns: np.ndarray) -> str:
 # how it is computed (on a GPU with other random numbers). More rounds of pruning only add to what is there.
 FREE_FLAGS = frozenset(
     ("run_dir", "fresh", "checkpoint_interval", "threads", "cuda", "track", "wandb_project_name", "wandb_entity")
-    + ("capture_video", "evaluate", "dry_run", "async_envs", "rounds")
+    + ("capture_video", "evaluate", "observation_noise", "noise_wrap", "dry_run", "async_envs", "rounds")
 )
 FORMAT = 2  # of config.json and checkpoints. A run of another format cannot go on here.
 
@@ -934,6 +934,14 @@ def check_seeds(args: Any) -> None:
     check_flags(args, "0 or more", "seeds", "seed")
     if len(set(args.seeds)) < len(args.seeds):
         raise ValueError(f"--seeds must be different numbers, not {args.seeds}")
+
+
+def check_noise_flags(args: Any) -> None:
+    """The same for --observation-noise, which needs --evaluate."""
+    if args.observation_noise:
+        check_flags(args, "0 or more", "observation_noise")
+        if not args.evaluate:
+            raise ValueError("--observation-noise needs --evaluate CHECKPOINT")
 
 
 def check_split_flags(args: Any) -> None:

@@ -110,7 +110,7 @@ class Args:
     wandb_project_name: str = "sparse-rl"  # with --track: the project
     wandb_entity: str | None = None  # with --track: the team
     evaluate: str = ""  # a checkpoint.pt: evaluate its agent as in its run, but for the flags given here, and stop
-    observation_noise: tuple[float, ...] = (0.0,)  # with --evaluate: std of the noise on pixels (0 to 255; figure 6)
+    observation_noise: tuple[float, ...] = ()  # with --evaluate: std of the noise on pixels, 0 to 255 (figure 6)
     noise_wrap: bool = False  # with --evaluate: let noisy pixels wrap around, as in the code, instead of clipping them
     capture_video: bool = False  # at the end write one episode to videos/ as a gif; with --evaluate, beside the file
     dry_run: bool = False  # print each layer's density (with prune: the final one) and FLOPs, and stop
@@ -155,7 +155,8 @@ class Args:
         su.check_flags(self, "above 0", "max_episode_steps", "target_interval", "train_frequency", "exploration_steps")
         su.check_flags(self, "above 0", "update_interval", "adam_eps")
         su.check_flags(self, "0 or more", "seed", "threads", "snr_interval", "weight_decay", "learning_rate")
-        su.check_flags(self, "0 or more", "eval_steps", "observation_noise")
+        su.check_flags(self, "0 or more", "eval_steps")
+        su.check_noise_flags(self)
         if self.seeds:
             su.check_seeds(self)
         if self.total_timesteps < self.learning_starts + self.train_frequency:
@@ -530,9 +531,9 @@ def evaluate_checkpoint(args: Args) -> None:
     except (KeyError, TypeError, ValueError, RuntimeError):
         su.fail(f"{args.evaluate} is no checkpoint of this version of dqn_atari_rigl.py")
     rows = []
-    for sigma in args.observation_noise:
+    for sigma in args.observation_noise or (0.0,):
         returns = evaluate(q, vector, there, [args.seed], sigma, args.noise_wrap)
-        noise = f", noise {sigma:g}" if args.observation_noise != (0.0,) else ""
+        noise = f", noise {sigma:g}" if args.observation_noise else ""
         print(f"{there.env_id}, --seed {args.seed}{noise}, {su.describe_returns(returns)}")
         statistics = {
             "return_mean": float(returns.mean()),
@@ -540,7 +541,7 @@ def evaluate_checkpoint(args: Args) -> None:
             "return_n": len(returns),
         }
         rows.append({"agent": there.seed, "noise": sigma, "seed": args.seed, **statistics})
-    if args.observation_noise != (0.0,):
+    if args.observation_noise:
         file = Path(args.evaluate).with_name("noise_wrap.csv" if args.noise_wrap else "noise.csv")
         su.write_csv(file, rows)
         print(f"draw: python plot.py noise {file.parent}")

@@ -279,7 +279,7 @@ def noise(runs: pd.DataFrame, statistic: str) -> list[Picture]:
             first = first_columns(runs.loc[list(of_agents.columns)]) | {"panel": title, "seeds": of_agents.shape[1]}
             rows += [first | {"noise": x} | columns_of(estimates, i) for i, x in enumerate(of_agents.index)]
     for title, ax in axes.items():
-        unit = "pixels, 0 to 255" if title.startswith("ALE/") else "parts of each input's"
+        unit = "pixels, 0 to 255" if title.startswith("ALE/") else "parts of each input's own"
         ax.set_xlabel(f"standard deviation of the noise [{unit}]", fontsize=9)
     panels.legend_with_seeds(figure, rows, "variant", "return_mean", statistic)
     levels = list(dict.fromkeys(row["noise"] for row in rows))

@@ -406,13 +406,15 @@ def test_a_separate_target_has_other_weights(tmp_path):
         assert ((ended["q_target"].fc1.weight != 0) == (mask == 1)).all()
 
 
-@pytest.mark.parametrize(("method", "flags", "steps"), [("rigl", "", 40), ("rigl", "--rewire-replaces-step", 36)])
-@pytest.mark.parametrize("games", [1, 2, 8])
-def test_an_update_for_every_four_steps(method, flags, steps, games, tmp_path):
+@pytest.mark.parametrize(
+    ("games", "flags", "steps"),
+    [(1, "--method rigl", 40), (8, "--method rigl --rewire-replaces-step", 36), (2, "--method set", 40)],
+)
+def test_an_update_for_every_four_steps(games, flags, steps, tmp_path):
     """Of all games together. With the code's RigL, the rewirings of updates 0, 10, 20 and 30 replace an Adam step; none
     comes after 80% of them."""
-    line = f"--method {method} --update-interval 10 --num-envs {games} --learning-starts 96 --total-timesteps 256"
-    ended = short_run(tmp_path, f"{line} --eval-interval 256 --checkpoint-interval 256 {flags}")
+    line = f"{flags} --update-interval 10 --num-envs {games} --learning-starts 96 --total-timesteps 256"
+    ended = short_run(tmp_path, f"{line} --eval-interval 256 --checkpoint-interval 256")
     state = ended["optimizer"].state[ended["weights"]["q.fc1.weight"]]
     assert state["step"] == steps and ended["update"] == 39 and ended["replay"].t == 256 // games
 
@@ -559,6 +561,7 @@ def test_a_killed_run_goes_on(method, tmp_path):
         ("--network impala --padding valid", "--padding valid is for --network nature"),
         ("--total-timesteps 20000", "--total-timesteps 20000 ends before the first update"),
         ("--observation-noise -1", "--observation-noise must be 0 or more"),
+        ("--observation-noise 1", "--observation-noise needs --evaluate CHECKPOINT"),
     ],
 )
 def test_bad_input_is_said_before_anything_is_written(bad, message, tmp_path, monkeypatch):
