@@ -74,6 +74,7 @@ from torch.func import functional_call
 
 # sparse_utils.py and envs/ are one folder up
 sys.path += [str(Path(__file__).resolve().parent.parent), os.getcwd()]
+import envs.noise  # noqa: E402
 import envs.vector  # noqa: E402
 import sparse_utils as su  # noqa: E402
 
@@ -184,12 +185,9 @@ def parse_args() -> Args:
 
 
 class QNetwork(nn.Module):
-    """Action values of pictures. ``hidden`` is each network's own."""
+    """Action values of pictures, from ``hidden`` and the layer ``fc2`` of the networks below."""
 
     bfloat16 = False  # compute layers with 8 bits of precision
-
-    def hidden(self, obs: Tensor) -> list[Tensor]:
-        raise NotImplementedError
 
     def forward(self, obs: Tensor) -> Tensor:
         """obs [B, 4, 84, 84] of bytes -> [B, A]."""
@@ -335,10 +333,8 @@ class Replay:
         """What came of the newest observations, [N] each, and the ones that follow [N, 4, 84, 84]; where ``started``,
         these are the first of an episode, and the newest ones were the last."""
         row = self.t % len(self.last)
-        for values, new in ((self.action, action), (self.reward, reward), (self.terminated, terminated)):
-            values[row] = new
-        self.last[row] = started
-        age = np.where(started, 0, np.minimum(self.age[row] + 1, 3))
+        self.action[row], self.reward[row], self.terminated[row] = action, reward, terminated
+        self.last[row], age = started, np.where(started, 0, np.minimum(self.age[row] + 1, 3))
         self.t += 1
         self._put(obs, age)
 
@@ -454,15 +450,6 @@ def policy(q: QNetwork, epsilon: float, rng: np.random.Generator) -> Callable[[n
     return act
 
 
-def add_noise(frames: np.ndarray, sigma: float, wrap: bool, rng: np.random.Generator) -> np.ndarray:
-    """Frames of bytes with normal noise, rounded to whole numbers, on each pixel (section 8), clipped to 0 and 255. As
-    in the code with ``wrap``: cut to whole numbers, and modulo 256, so that black pixels become white ones."""
-    noise = rng.normal(0, sigma, frames.shape)
-    if wrap:
-        return ((frames + noise.astype(np.int64)) % 256).astype(np.uint8)
-    return np.clip(frames + np.rint(noise), 0, 255).astype(np.uint8)
-
-
 def evaluate(
     q: QNetwork, vector: gym.vector.VectorEnv, args: Args, key: list[int], sigma: float = 0, wrap: bool = False
 ) -> np.ndarray:
@@ -476,7 +463,7 @@ def evaluate(
     while playing.any():
         new, reward, terminated, truncated, _ = vector.step(act(obs))
         if sigma:
-            noisy = np.concatenate([obs[:, 1:], add_noise(new[:, -1:], sigma, wrap, rng)], 1)
+            noisy = np.concatenate([obs[:, 1:], envs.noise.add_to_pixels(new[:, -1:], sigma, wrap, rng)], 1)
             new = np.where(ended[:, None, None, None], new, noisy)  # where an episode has ended, the next one starts
         obs, ended = new, terminated | truncated
         running, steps = running + reward, steps + int(playing.sum())
@@ -530,21 +517,13 @@ def evaluate_checkpoint(args: Args) -> None:
         q.load_state_dict(checkpoint["q"])
     except (KeyError, TypeError, ValueError, RuntimeError):
         su.fail(f"{args.evaluate} is no checkpoint of this version of dqn_atari_rigl.py")
-    rows = []
-    for sigma in args.observation_noise or (0.0,):
-        returns = evaluate(q, vector, there, [args.seed], sigma, args.noise_wrap)
-        noise = f", noise {sigma:g}" if args.observation_noise else ""
-        print(f"{there.env_id}, --seed {args.seed}{noise}, {su.describe_returns(returns)}")
-        statistics = {
-            "return_mean": float(returns.mean()),
-            "return_std": float(returns.std()),
-            "return_n": len(returns),
-        }
-        rows.append({"agent": there.seed, "noise": sigma, "seed": args.seed, **statistics})
     if args.observation_noise:
+        play = (evaluate(q, vector, there, [args.seed], x, args.noise_wrap)[None] for x in args.observation_noise)
         file = Path(args.evaluate).with_name("noise_wrap.csv" if args.noise_wrap else "noise.csv")
-        su.write_csv(file, rows)
-        print(f"draw: python plot.py noise {file.parent}")
+        envs.noise.report(zip(args.observation_noise, play, strict=True), [there.seed], args.seed, file)
+    else:
+        returns = evaluate(q, vector, there, [args.seed])
+        print(f"{there.env_id}, --seed {args.seed}, {su.describe_returns(returns)}")
     if args.capture_video:
         record_video(q, there, Path(args.evaluate).with_suffix(".gif"))
 
@@ -593,7 +572,8 @@ if __name__ == "__main__":
     optimizer = torch.optim.Adam(groups, lr=args.learning_rate, eps=args.adam_eps, fused=True)
 
     # ---- Run folder; go on from the checkpoint in it, if there is one
-    N, rows = args.num_envs, min(args.buffer_size, args.total_timesteps) // args.num_envs
+    N = args.num_envs
+    rows = max(8, min(args.buffer_size, args.total_timesteps) // N)
     n_bytes = rows * N * (84 * 84 + 5)
     replay_device = device
     if device.type == "cuda" and n_bytes > 0.8 * torch.cuda.mem_get_info(device)[0]:
@@ -638,9 +618,8 @@ if __name__ == "__main__":
         kept = {name: part for name, part in parts.items() if not (finished and name == "replay")}
         su.save_checkpoint(run_dir / "checkpoint.pt", {**state, **su.get_states(kept)})
 
-    compiled_loss = batch_loss
     if args.compile:
-        compiled_loss = torch.compile(batch_loss, mode="reduce-overhead" if device.type == "cuda" else "default")
+        batch_loss = torch.compile(batch_loss, mode="reduce-overhead" if device.type == "cuda" else "default")
     total_updates = (args.total_timesteps - args.learning_starts) // args.train_frequency
     prune_begin, sparsify_end = int(0.2 * total_updates), int(0.8 * total_updates)  # appendix A.3
     eval_envs = make_envs(args, args.eval_episodes)
@@ -700,10 +679,10 @@ if __name__ == "__main__":
             batch = replay.batch(*replay.draw(args.batch_size, stream), device)
             watch.lap("sample")
             # Signal-to-noise ratio of the gradients on this batch (section 7)
-            if args.snr_interval and step % args.snr_interval == 0:
+            if args.snr_interval and step % args.snr_interval < args.train_frequency:
                 snr = gradient_snr(q, q_target, batch, args.gamma)
                 watch.lap("snr")
-            loss, values = compiled_loss(q, q_target, batch, args.gamma)
+            loss, values = batch_loss(q, q_target, batch, args.gamma)
             optimizer.zero_grad()
             loss.backward()
             scores = su.mask_gradients(weights, masks, dense=rewiring)  # then Adam leaves an inactive weight at zero
@@ -727,7 +706,7 @@ if __name__ == "__main__":
                 log.writer.add_scalar("losses/td_loss", loss.item(), step)
                 log.writer.add_scalar("losses/q_values", values.mean().item(), step)
                 watch.lap("log")
-        if step % args.target_interval < N:
+        if step > args.learning_starts and step % args.target_interval < N:
             q_target.load_state_dict(q.state_dict())
 
     if step == args.total_timesteps:

@@ -519,14 +519,9 @@ def evaluate_checkpoint(args: Args) -> None:
         su.fail(f"{args.evaluate} is no checkpoint of this version of ppo_rigl.py")
     episodes = [su.seeds(args.seed, seed)[0] for seed in there.seeds]
     if args.observation_noise:
-        envs.noise.evaluate(
-            vector,
-            lambda noisy: envs.vector.play(noisy, greedy(nets), episodes),
-            args.observation_noise,
-            there.seeds,
-            args.seed,
-            Path(args.evaluate),
-        )
+        play = (vector, lambda noisy: envs.vector.play(noisy, greedy(nets), episodes))
+        played = envs.noise.play_with_noise(*play, args.observation_noise, len(there.seeds), args.seed)
+        envs.noise.report(played, there.seeds, args.seed, Path(args.evaluate).with_name("noise.csv"))
         return
     returns = envs.vector.play(vector, greedy(nets), episodes)
     for seed, of_run in zip(there.seeds, returns, strict=True):

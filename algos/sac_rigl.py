@@ -389,14 +389,9 @@ def evaluate_checkpoint(args: Args) -> None:
     if args.observation_noise:
         from envs import noise
 
-        noise.evaluate(
-            vector,
-            lambda noisy: evaluate(actor, noisy, seeds, device)[None],
-            args.observation_noise,
-            [checkpoint["args"]["seed"]],
-            args.seed,
-            Path(args.evaluate),
-        )
+        play = (vector, lambda noisy: evaluate(actor, noisy, seeds, device)[None])
+        played = noise.play_with_noise(*play, args.observation_noise, 1, args.seed)
+        noise.report(played, [checkpoint["args"]["seed"]], args.seed, Path(args.evaluate).with_name("noise.csv"))
         return
     returns = evaluate(actor, vector, seeds, device)
     print(f"{there.env_id}, --seed {args.seed}, {su.describe_returns(returns)}")

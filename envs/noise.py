@@ -1,6 +1,6 @@
-"""Agents that see vectors with noise (Graesser et al. 2022, section 8, has it for pictures alone)."""
+"""Agents that see noise: on pixels as in section 8 of Graesser et al. 2022, and on vectors, which is ours."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import gymnasium as gym
@@ -44,23 +44,38 @@ class Noise(gym.vector.VectorWrapper):
         return noisy.reshape(obs.shape).astype(obs.dtype)
 
 
-def evaluate(
+def play_with_noise(
     vector: gym.vector.VectorEnv,
     play: Callable[[gym.vector.VectorEnv], np.ndarray],
     sigmas: Sequence[float],
-    agents: Sequence[int],
+    runs: int,
     seed: int,
-    checkpoint: Path,
-) -> None:
-    """Print what the agents of these seeds get with each noise, in parts of the standard deviation of each input, and
-    write it to noise.csv beside their checkpoint. ``play`` gives the returns [R, N] in an environment."""
-    noise, rows = Noise(vector, len(agents), seed), []
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Each noise, in parts of the standard deviation of each input, and the returns [R, N] that ``play`` gives in the
+    environment with it."""
+    noise = Noise(vector, runs, seed)
     without = play(noise)
     for noise.sigma in sigmas:
-        for agent, returns in zip(agents, play(noise) if noise.sigma else without, strict=True):
-            print(f"agent of seed {agent}, --seed {seed}, noise {noise.sigma:g}, {su.describe_returns(returns)}")
-            statistics = {"return_mean": float(returns.mean()), "return_std": float(returns.std())}
-            of_noise = {"agent": agent, "noise": noise.sigma, "seed": seed}
-            rows.append({**of_noise, **statistics, "return_n": len(returns)})
-    su.write_csv(checkpoint.with_name("noise.csv"), rows)
-    print(f"draw: python plot.py noise {checkpoint.parent}")
+        yield noise.sigma, play(noise) if noise.sigma else without
+
+
+def add_to_pixels(frames: np.ndarray, sigma: float, wrap: bool, rng: np.random.Generator) -> np.ndarray:
+    """Frames of bytes with normal noise, rounded to whole numbers, on each pixel, clipped to 0 and 255. With ``wrap``
+    as in the code of Graesser et al.: cut to whole numbers, and modulo 256, so that black pixels become white ones."""
+    noise = rng.normal(0, sigma, frames.shape)
+    if wrap:
+        return ((frames + noise.astype(np.int64)) % 256).astype(np.uint8)
+    return np.clip(frames + np.rint(noise), 0, 255).astype(np.uint8)
+
+
+def report(played: Iterable[tuple[float, np.ndarray]], agents: Sequence[int], seed: int, file: Path) -> None:
+    """Print and write what the agents of these seeds got: each noise, and returns [R, N] with it. ``seed`` is that of
+    the episodes."""
+    rows = []
+    for sigma, returns in played:
+        for agent, of_agent in zip(agents, returns, strict=True):
+            print(f"agent of seed {agent}, --seed {seed}, noise {sigma:g}, {su.describe_returns(of_agent)}")
+            statistics = {"return_mean": float(of_agent.mean()), "return_std": float(of_agent.std())}
+            rows.append({"agent": agent, "noise": sigma, "seed": seed, **statistics, "return_n": len(of_agent)})
+    su.write_csv(file, rows)
+    print(f"draw: python plot.py noise {file.parent}")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from dqn_atari_rigl import Args, ImpalaNetwork, NatureNetwork, Replay, add_noise
+from dqn_atari_rigl import Args, ImpalaNetwork, NatureNetwork, Replay
 from helpers import command, read_csv, run_here, run_main, said
 
 import envs.vector
@@ -398,9 +398,10 @@ def test_the_target_is_set_every_so_many_steps(interval, copied, tmp_path):
 
 
 def test_a_separate_target_has_other_weights(tmp_path):
-    """Under the same masks, until it is set."""
+    """Under the same masks, until it is set for the first time after learning has started: step 120 here."""
     for name, flags in (("copy", ""), ("own", "--separate-target")):
-        ended = short_run(tmp_path / name, f"--method static --target-interval 300 --learning-rate 0 {flags}")
+        line = f"--method static --target-interval 40 --learning-rate 0 {flags}"
+        ended = short_run(tmp_path / name, line, steps=116)
         assert torch.equal(ended["q"].fc2.weight, ended["q_target"].fc2.weight) == (name == "copy")
         mask = ended["masks"]["q.fc1.weight"]
         assert ((ended["q_target"].fc1.weight != 0) == (mask == 1)).all()
@@ -497,19 +498,6 @@ def test_noise_is_on_each_new_frame_once(wrap, monkeypatch):
         assert torch.equal(game[after][:3], game[before][1:])
     noise = game[3][1:].double() - 100
     assert abs(float(noise.mean())) < 1 and 19 < float(noise.std()) < 21 and not torch.equal(noise[0], noise[1])
-
-
-def test_noise_is_clipped_or_wraps():
-    """As released it is cut to whole numbers, and black pixels become white ones."""
-    rng = np.random.default_rng(0)
-    black, white = np.zeros(20_000, np.uint8), np.full(20_000, 255, np.uint8)
-    assert add_noise(black, 10, False, rng).max() < 60 and (add_noise(black, 10, False, rng) == 0).mean() > 0.5
-    assert add_noise(white, 10, False, rng).min() > 195
-    wrapped = add_noise(black, 10, True, np.random.default_rng(3))
-    noise = np.trunc(np.random.default_rng(3).normal(0, 10, 20_000)).astype(int)
-    assert np.array_equal(wrapped, noise % 256) and 0.4 < (wrapped > 200).mean() < 0.5
-    grey = add_noise(np.full(20_000, 128, np.uint8), 30, False, rng).astype(float)
-    assert abs(grey.mean() - 128) < 1 and 29 < grey.std() < 31
 
 
 def test_noise_csv_of_a_checkpoint(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import sac_rigl
 from helpers import read_csv, run_here
 
-from envs.noise import Noise
+from envs.noise import Noise, add_to_pixels
 
 
 class Ramp(gym.vector.VectorEnv):
@@ -47,6 +47,19 @@ def test_noise_is_in_parts_of_each_inputs_standard_deviation():
     by_run = seen.reshape(4000, 2, 2, 2)
     np.testing.assert_allclose(by_run.std((0, 2)), 0.5 * before[:, 0], rtol=0.05)
     assert (abs(by_run.mean((0, 2))) < 0.05 * before[:, 0]).all()
+
+
+def test_noise_on_pixels_is_clipped_or_wraps():
+    """As released it is cut to whole numbers, and black pixels become white ones."""
+    rng = np.random.default_rng(0)
+    black, white = np.zeros(20_000, np.uint8), np.full(20_000, 255, np.uint8)
+    assert add_to_pixels(black, 10, False, rng).max() < 60 and (add_to_pixels(black, 10, False, rng) == 0).mean() > 0.5
+    assert add_to_pixels(white, 10, False, rng).min() > 195
+    wrapped = add_to_pixels(black, 10, True, np.random.default_rng(3))
+    noise = np.trunc(np.random.default_rng(3).normal(0, 10, 20_000)).astype(int)
+    assert np.array_equal(wrapped, noise % 256) and 0.4 < (wrapped > 200).mean() < 0.5
+    grey = add_to_pixels(np.full(20_000, 128, np.uint8), 30, False, rng).astype(float)
+    assert abs(grey.mean() - 128) < 1 and 29 < grey.std() < 31
 
 
 @pytest.mark.parametrize(
