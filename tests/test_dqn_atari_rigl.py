@@ -324,19 +324,19 @@ def test_the_first_updates_are_those_of_a_brute_force_reference(method, tmp_path
         for stored, true in zip(update["batch"], (true_obs, true_next, action, reward, terminated), strict=True):
             np.testing.assert_array_equal(stored, true)
         for name, p in target.items():
-            torch.testing.assert_close(update["target"][name], p, rtol=1e-3, atol=2e-5)
+            torch.testing.assert_close(update["target"][name], p, rtol=1e-4, atol=2e-6)
         leaves = {name: p.clone().requires_grad_() for name, p in parameters.items()}
         with torch.no_grad():
             best = float64_values(target, true_next).max(1).values
             y = torch.from_numpy(reward) + 0.99 * (1 - torch.from_numpy(terminated)) * best
         error = float64_values(leaves, true_obs)[range(8), action] - y
         loss = torch.where(error.abs() < 1, 0.5 * error**2, error.abs() - 0.5).mean()
-        assert update["loss"] == pytest.approx(loss.item(), rel=1e-3, abs=1e-6)
+        assert update["loss"] == pytest.approx(loss.item(), rel=1e-4)
         loss.backward()
         for name, p in leaves.items():
             mask = masks[f"q.{name}"].double() if f"q.{name}" in masks else torch.ones_like(p)
             gradient = p.grad * mask
-            assert torch.linalg.norm(update["gradients"][name] - gradient) <= 1e-2 * torch.linalg.norm(gradient) + 1e-7
+            assert torch.linalg.norm(update["gradients"][name] - gradient) <= 1e-3 * torch.linalg.norm(gradient) + 1e-9
             decayed = gradient + 0.001 * parameters[name] * ("weight" in name)
             first, second = moments[name]
             first.mul_(0.9).add_(0.1 * decayed)
@@ -348,7 +348,7 @@ def test_the_first_updates_are_those_of_a_brute_force_reference(method, tmp_path
         if k < len(updates):
             for name, p in parameters.items():
                 difference = (updates[k]["parameters"][name] - p).abs()
-                assert difference.mean() < 2e-5 and difference.max() < 1e-3
+                assert difference.mean() < 2e-7 and difference.max() < 1e-4  # of steps of 2.5e-4
             # the next update starts from the script's, so that rounding does not add up
             parameters = {name: p.clone() for name, p in updates[k]["parameters"].items()}
             if step % 120 == 0:
