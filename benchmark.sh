@@ -261,7 +261,8 @@ experiment() {
 
     atari_scaling) # figures 2, 10 (plot.py scaling): DQN on Atari with the CNN, final return against the parameters
         # One run at paper scale takes 7.1 GB and is 10M steps with 2.5M updates. One core of ours does 91 steps a second
-        # with --num-envs 8 --matmul-precision medium, with the ResNet 12: 31 hours, and 10 days.
+        # with --num-envs 8 --matmul-precision medium, with the ResNet 12: 31 hours, and 10 days. A run at small scale
+        # is 500,000 steps: an hour and a half, and 12 hours.
         atari nature dense
         atari nature "$(at_scale "prune static set" "small $sparse" "small $sparse")" --sparsity "$atari_levels" ;;
     atari_scaling_uniform) # figure 12 (plot.py scaling): as atari_scaling, with the same sparsity in every layer
