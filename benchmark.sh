@@ -16,9 +16,9 @@
 #
 # Memory: a run of SAC takes 1 GB, on Ant 2, on Humanoid up to 6, one of DQN on Atari 8 (small scale 2). In imp_... all
 # seeds and conditions train together, as one run: 1 GB, but 30 MB for each Bullet environment (25 GB at paper scale,
-# behavioural cloning 13), 0.8 GB for each seed and condition of an Atari game (17 GB), 0.5 GB for each of DQN on MazeGrid
-# with entangled inputs (10 GB). Its checkpoints come after a pruning round, so a Slurm job needs time for a whole one;
-# those of DQN at each evaluation.
+# behavioural cloning 13), 0.8 GB for each seed and condition of an Atari game (17 GB), 0.5 GB for each of DQN on
+# MazeGrid with entangled inputs (10 GB). Its checkpoints come after a pruning round, so a Slurm job needs time for a
+# whole one; those of DQN at each evaluation.
 #
 # To add an experiment, write a branch of "experiment": the comment on its first line makes it one and names the figure.
 
@@ -260,9 +260,9 @@ experiment() {
         dqn_rigl dense "--start-e,0.01,--end-e,0.01,--eval-epsilon,0 --dense-init,he" ;;
 
     atari_scaling) # figures 2, 10 (plot.py scaling): DQN on Atari with the CNN, final return against the parameters
-        # One run at paper scale takes 7.1 GB and is 10M steps with 2.5M updates. One core of ours does 91 steps a second
-        # with --num-envs 8 --matmul-precision medium, with the ResNet 12: 31 hours, and 10 days. A run at small scale
-        # is 500,000 steps: an hour and a half, and 12 hours.
+        # One run at paper scale takes 7.1 GB and is 10M steps with 2.5M updates. One core of ours does 91 steps a
+        # second with --num-envs 8 --matmul-precision medium, with the ResNet 12: 31 hours, and 10 days. A run at small
+        # scale is 500,000 steps: an hour and a half, and 12 hours.
         atari nature dense
         atari nature "$(at_scale "prune static set" "small $sparse" "small $sparse")" --sparsity "$atari_levels" ;;
     atari_scaling_uniform) # figure 12 (plot.py scaling): as atari_scaling, with the same sparsity in every layer
@@ -275,10 +275,12 @@ experiment() {
         atari impala "$(at_scale static "small $sparse" "small $sparse")" --sparsity "$atari_levels" ;;
     atari_iqm) # figures 1, 17 (plot.py iqm): DQN on Atari with the CNN, IQM over games at each sparsity
         atari nature dense
-        atari nature "small $(at_scale rigl "$sparse" "$sparse")" --sparsity "$(at_scale 0.9 0.9 "0.5 0.9 0.95 0.99")" ;;
+        atari_levels=$(at_scale 0.9 0.9 "0.5 0.9 0.95 0.99")
+        atari nature "small $(at_scale rigl "$sparse" "$sparse")" --sparsity "$atari_levels" ;;
     atari_resnet_iqm) # figures 1, 18 (plot.py iqm): as atari_iqm, with the ResNet
         atari impala dense
-        atari impala "small $(at_scale "" "$sparse" "$sparse")" --sparsity "$(at_scale 0.9 0.9 "0.5 0.9 0.95 0.99")" ;;
+        atari_levels=$(at_scale 0.9 0.9 "0.5 0.9 0.95 0.99")
+        atari impala "small $(at_scale "" "$sparse" "$sparse")" --sparsity "$atari_levels" ;;
     atari_agents) # figure 6 (plot.py curves): agents for noise; atari_noise comes after it
         atari_agents train_for_noise ;;
     atari_noise) # figure 6 (plot.py noise): the agents of atari_agents with noise on what they see

@@ -451,6 +451,49 @@ def test_rewards_are_signs_and_returns_are_not(tmp_path, monkeypatch):
     assert [row["return_mean"] for row in read_csv(tmp_path / "results.csv")] == ["-210.0"]
 
 
+class Sides(gym.vector.VectorEnv):
+    """Episodes of 10 steps; reward 5 for the action that is the bright side of the newest frame, else -5."""
+
+    single_action_space = gym.spaces.Discrete(2)
+    single_observation_space = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    metadata = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}
+
+    def __init__(self, n: int):
+        self.num_envs = n
+
+    def reset(self, *, seed=None, options=None):
+        self.rng, self.t = np.random.default_rng(seed), np.zeros(self.num_envs, int)
+        self.frames = np.zeros((self.num_envs, 4, 84, 84), np.uint8)
+        return self.observe(np.zeros(self.num_envs, bool)), {}
+
+    def observe(self, started: np.ndarray) -> np.ndarray:
+        self.frames = np.concatenate([self.frames[:, 1:], np.zeros_like(self.frames[:, :1])], 1)
+        self.frames[started] = 0
+        self.side = self.rng.integers(2, size=self.num_envs)
+        for frame, side in zip(self.frames[:, 3], self.side, strict=True):
+            frame[:, 42 * side : 42 * side + 42] = 200
+        return self.frames.copy()
+
+    def step(self, action):
+        starts = self.t == 10
+        reward = np.where(starts, 0.0, np.where(action == self.side, 5.0, -5.0))
+        self.t = np.where(starts, 0, self.t + 1)
+        return self.observe(starts), reward, self.t == 10, np.zeros(self.num_envs, bool), {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "method"), [("nature", "rigl"), ("nature", "prune"), ("impala", "dense")])
+def test_it_learns_what_pictures_show(network, method, tmp_path, monkeypatch):
+    """All ten right, for a return of 50, where a random agent gets 0."""
+    monkeypatch.setattr(envs.vector, "make", lambda env_id, runs, n, **how: Sides(n))
+    steps = 800 if network == "impala" else 1600
+    flags = f"{TINY} --network {network} --method {method} --sparsity 0.5 --learning-starts 200 --eval-episodes 4 "
+    flags += f"--total-timesteps {steps} --eval-interval {steps} --learning-rate 0.001 --exploration-steps 400 "
+    flags += "--target-interval 100 --batch-size 16 --update-interval 50 --gamma 0.9 --width-scale 0.2"
+    run_main(dqn_atari_rigl, f"{flags} --run-dir {tmp_path}")
+    assert float(read_csv(tmp_path / "results.csv")[0]["return_mean"]) > 45
+
+
 # ---- Evaluation ------------------------------------------------------------------------------------------------------
 
 
