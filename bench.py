@@ -7,6 +7,7 @@
     python bench.py dqn --cleanrl PATH_TO_A_CHECKOUT      # dqn_imp.py: with learning, without, and CleanRL's dqn.py
     python bench.py earlybird --cleanrl PATH_TO_A_CHECKOUT    # dqn_earlybird.py: hundreds of runs, and CleanRL's dqn.py
     python bench.py dqn_rigl --cleanrl PATH_TO_A_CHECKOUT     # one run, ten runs together, and CleanRL's dqn.py
+    python bench.py dqn_atari_rigl --cleanrl PATH_TO_A_CHECKOUT    # Pong, and CleanRL's dqn_atari.py
     python bench.py ppo_rigl --cleanrl PATH_TO_A_CHECKOUT     # the same with its ppo_continuous_action.py, and SB3
     python bench.py kernels                               # --kernel sparse against dense networks of the same script
 
@@ -31,6 +32,10 @@ updates of the scripts' defaults for all programs (Cart-Pole, 512-512 units, an 
 step, and the same with 128-128; HalfCheetah, 64-64, rollouts of 2,048 steps, 10 epochs of 32 minibatches). CleanRL's
 scripts run as copies: dqn.py as above, ppo_continuous_action.py with the argument that a wrapper of gymnasium 1.x
 wants.
+
+dqn_atari_rigl.py: steps/s on Pong on one thread without evaluation, with the CNN of Mnih et al. 2015 (no padding) and
+an update with 32 transitions for every four steps for all programs. CleanRL's dqn_atari.py runs as a copy with the
+names that gymnasium 1.x has for its wrappers; it needs OpenCV. With 8 environments there are as many updates.
 
 Kernels: steps/s as above, of sac_rigl.py on HalfCheetah-v5 and dqn_rigl.py on Cart-Pole, and of dqn_imp.py on
 MazeGrid-v0 with 1024-512 units, whose dense network is that of round 0 and whose ticket that of round 1.
@@ -63,8 +68,12 @@ DEFAULT_INTERVAL = 10_000  # of evaluation and SNR in sac_rigl.py
 
 @dataclass
 class Args:
-    loop: Annotated[Literal["sac", "ppo", "dqn", "earlybird", "dqn_rigl", "ppo_rigl", "kernels"], tyro.conf.Positional]
-    """sac_rigl.py, ppo_imp.py, dqn_imp.py, dqn_earlybird.py, dqn_rigl.py or ppo_rigl.py; or sparse kernels"""
+    loop: Annotated[
+        Literal["sac", "ppo", "dqn", "earlybird", "dqn_rigl", "dqn_atari_rigl", "ppo_rigl", "kernels"],
+        tyro.conf.Positional,
+    ]
+    """sac_rigl.py, ppo_imp.py, dqn_imp.py, dqn_earlybird.py, dqn_rigl.py, dqn_atari_rigl.py,
+    ppo_rigl.py; or sparse kernels"""
     env_id: str = "HalfCheetah-v5"
     """the task of SAC"""
     methods: list[str] = field(default_factory=lambda: ["dense", "rigl"])
@@ -366,6 +375,34 @@ def bench_dqn_rigl(args: Args) -> None:
     pairs = [(name, f"{name[:7]}, CleanRL") for name in programs]
     pairs += [(f"{units}, ours, RigL", f"{units}, ours, dense") for units in ("512-512", "128-128")]
     print_table(speeds, shares, "act, env, sample, update, sparsify", pairs)
+
+
+def bench_dqn_atari_rigl(args: Args) -> None:
+    common = "--padding valid --learning-starts 400 --start-e 0.01 --buffer-size 10000 --eval-interval 400 --threads 1 "
+    common += "--eval-episodes 1 --eval-steps 0 --max-episode-steps 50 --snr-interval 0 --total-timesteps 2400"
+    programs = {
+        "ours, dense": "--method dense",
+        "ours, RigL": "--method rigl",
+        "ours, dense, bfloat16": "--method dense --matmul-precision medium",
+        "ours, RigL, bfloat16": "--method rigl --matmul-precision medium",
+        "ours, dense, bfloat16, 8 environments": "--method dense --matmul-precision medium --num-envs 8",
+    }
+    parts = ("act", "env", "sample", "update", "sparsify")
+    speeds, shares = defaultdict(list), defaultdict(list)
+    for _ in range(args.rounds):
+        for name, flags in programs.items():
+            rows = timing("dqn_atari_rigl", *common.split(), *flags.split())[1:]
+            seconds = {part: sum(float(row[part]) for row in rows) for part in parts}
+            book(speeds, shares, name, 2000, seconds)
+        if args.cleanrl:
+            changes = {"GrayScaleObservation": "GrayscaleObservation", "FrameStack(": "FrameStackObservation("}
+            changes["import gymnasium as gym"] = "import ale_py\nimport gymnasium as gym\ngym.register_envs(ale_py)"
+            flags = "--env-id PongNoFrameskip-v4 --learning-starts 100 --total-timesteps 2400 --buffer-size 10000"
+            flags += " --start-e 0.01 --end-e 0.01 --target-network-frequency 8000 --no-cuda"
+            speeds["CleanRL"].append(cleanrl(args.cleanrl, "dqn_atari", changes, flags))
+    print(f"Training steps/s of DQN on Pong, one thread, median (least to most) of {args.rounds} rounds\n")
+    pairs = [(name, "CleanRL") for name in programs] + [("ours, RigL", "ours, dense")]
+    print_table(speeds, shares, ", ".join(parts), [*pairs, ("ours, RigL, bfloat16", "ours, dense, bfloat16")])
 
 
 def bench_ppo_rigl(args: Args) -> None:

@@ -14,10 +14,11 @@
 # PYTHON (python). Ctrl-C stops the runs; the same command goes on from their checkpoints and skips what is finished.
 # The same run in two experiments is one folder: do not start two experiments at once that share runs.
 #
-# Memory: a run of SAC takes 1 GB, on Ant 2, on Humanoid up to 6. In imp_... all seeds and conditions train together, as
-# one run: 1 GB, but 30 MB for each Bullet environment (25 GB at paper scale, behavioural cloning 13), 0.8 GB for each
-# seed and condition of an Atari game (17 GB), 0.5 GB for each of DQN on MazeGrid with entangled inputs (10 GB). Its
-# checkpoints come after a pruning round, so a Slurm job needs time for a whole one; those of DQN at each evaluation.
+# Memory: a run of SAC takes 1 GB, on Ant 2, on Humanoid up to 6, one of DQN on Atari 8 (small scale 2). In imp_... all
+# seeds and conditions train together, as one run: 1 GB, but 30 MB for each Bullet environment (25 GB at paper scale,
+# behavioural cloning 13), 0.8 GB for each seed and condition of an Atari game (17 GB), 0.5 GB for each of DQN on
+# MazeGrid with entangled inputs (10 GB). Its checkpoints come after a pruning round, so a Slurm job needs time for a
+# whole one; those of DQN at each evaluation.
 #
 # To add an experiment, write a branch of "experiment": the comment on its first line makes it one and names the figure.
 
@@ -47,6 +48,9 @@ set_scale() {
         mujoco_ppo="Pendulum-v1" ppo_budget="--total-timesteps 512 --num-steps 256 --num-minibatches 4" ppo_levels=0.9
         ppo_budget="$ppo_budget --eval-interval 256 --eval-episodes 2"
         classic_dqn="CartPole-v1" dqn_budget=$budget dqn_levels=0.9
+        atari_games="ALE/Pong-v5" atari_seeds="1" atari_levels=0.9
+        atari_budget="--total-timesteps 600 --learning-starts 400 --eval-interval 600 --eval-episodes 1 --eval-steps 0"
+        atari_budget="$atari_budget --snr-interval 0 --batch-size 8 --max-episode-steps 50"
         bullet="HopperBulletEnv-v0" games="MinAtar/Breakout-v1" cartpole_round=01 bullet_round=01 maze_round=01
         rounds="--rounds 1" coarse_rounds="--rounds 1" updates="--updates 40 --transitions 400"
         steps="--total-timesteps 1280 --eval-interval 1280" bullet_steps="$steps --conditions ticket" maze_steps=$steps
@@ -58,6 +62,9 @@ set_scale() {
         budget="--total-timesteps 200000" repetitions="--repetitions 3"
         mujoco_ppo="HalfCheetah-v5" ppo_budget="--total-timesteps 300000" ppo_levels="0.5 0.8 0.9 0.95"
         classic_dqn="CartPole-v1 Acrobot-v1" dqn_budget="--total-timesteps 50000" dqn_levels="0.8 0.9 0.95 0.99"
+        atari_games="ALE/Pong-v5" atari_seeds="1 2 3" atari_levels="0.9 0.95"
+        atari_budget="--total-timesteps 500000 --buffer-size 200000 --num-envs 4 --matmul-precision medium"
+        atari_budget="$atari_budget --eval-interval 50000 --eval-episodes 4 --eval-steps 0 --checkpoint-interval 50000"
         bullet="HopperBulletEnv-v0" games="MinAtar/Breakout-v1 MinAtar/SpaceInvaders-v1"
         rounds="--rounds 15" coarse_rounds="--rounds 5" # each for three of the paper's, as 0.8^3 = 0.512
         bullet_steps="--total-timesteps 300000 --conditions ticket --prune-fraction 0.488" bullet_round=03
@@ -70,6 +77,10 @@ set_scale() {
         envs="HalfCheetah-v5 Hopper-v5 Walker2d-v5 Ant-v5 Humanoid-v5"
         mujoco_ppo=$envs ppo_budget="" ppo_levels="0.5 0.7 0.8 0.9 0.95" dqn_budget=""
         classic_dqn="CartPole-v1 Acrobot-v1 MountainCar-v0" dqn_levels="0.5 0.8 0.9 0.95 0.99"
+        atari_games="MsPacman Pong Qbert Assault Asterix BeamRider Boxing Breakout CrazyClimber DemonAttack Enduro"
+        atari_games="$atari_games FishingDerby SpaceInvaders Tutankham VideoPinball"
+        atari_games=$(printf 'ALE/%s-v5 ' $atari_games) atari_seeds="1 2 3 4 5 6 7 8 9" atari_budget=""
+        atari_levels="0.5 0.7 0.8 0.9 0.95 0.99"
         tuning_env="Walker2d-v5" # figures 4 and 13 do not name their task; the paper tuned on it (appendix A.3)
         bullet="HalfCheetahBulletEnv-v0 HopperBulletEnv-v0 Walker2DBulletEnv-v0 AntBulletEnv-v0" acrobot="Acrobot-v1"
         games="MinAtar/Asterix-v1 MinAtar/Breakout-v1 MinAtar/Freeway-v1 MinAtar/SpaceInvaders-v1" ;;
@@ -89,6 +100,32 @@ sac() { # "METHOD ..." [--FLAG "VALUE ..." ...]
 # defaults at paper scale; the paper has 9 seeds with PPO.
 dqn_rigl() { grid algos/dqn_rigl.py --env-id "$classic_dqn" --method "$@" --seeds $seeds $dqn_budget; }
 ppo_rigl() { grid algos/ppo_rigl.py --env-id "$mujoco_ppo" --method "$@" --seeds $seeds $ppo_budget; }
+
+# DQN on Atari (the same paper), 9 seeds. Noise needs agents whose folders have names that are known beforehand.
+atari() { # nature|impala "METHOD ..." [--FLAG "VALUE ..." ...]
+    grid algos/dqn_atari_rigl.py --env-id "$atari_games" --seed "$atari_seeds" --network $1 --method "${@:2}" \
+        $atari_budget --threads 1
+}
+atari_agents() { # COMMAND: for each game, method, sparsity and seed of figure 6, with the name of its folder at the end
+    local env agent seed agents
+    agents=$(at_scale rigl-0.9 "small-0.9 set-0.9 rigl-0.9" "small-0.5 set-0.5 rigl-0.5 small-0.9 set-0.9 rigl-0.9")
+    for env in $atari_games; do
+        for agent in dense $agents; do
+            for seed in $atari_seeds; do
+                "$1" $env ${agent/-/ --sparsity } $seed runs/noise-${scale}__${env#ALE/}__${agent}__$seed
+            done
+        done
+    done
+}
+train_for_noise() { # ENV METHOD [--sparsity LEVEL] SEED FOLDER
+    echo algos/dqn_atari_rigl.py --env-id $1 --seed "${@: -2:1}" --method "${@:2:$# - 3}" $atari_budget --threads 1 \
+        --run-dir "${@: -1}"
+}
+play_with_noise() { # the same
+    local levels="0 5 10 15 20 25 30"
+    if [ $scale = smoke ]; then levels="0 10"; fi
+    echo algos/dqn_atari_rigl.py --evaluate "${@: -1}/checkpoint.pt" --observation-noise $levels --threads 1
+}
 
 # Lottery tickets (Vischer et al. 2022). All seeds and conditions of a command train together, in one run folder.
 # Budgets of a round, networks and 20 rounds are the scripts' defaults for each task, from tables 2 to 9 of the paper,
@@ -225,6 +262,34 @@ experiment() {
         classic_dqn=CartPole-v1 dqn_budget="$dqn_budget --eval-epsilon 0"
         dqn_rigl dense
         dqn_rigl rigl --sparsity "$(at_scale 0.9 0.95 "0.9 0.95 0.99")" --kernel "masked sparse" ;;
+
+    atari_scaling) # figures 2, 10 (plot.py scaling): DQN on Atari with the CNN, final return against the parameters
+        # One run at paper scale takes 7.1 GB and is 10M steps with 2.5M updates. One core of ours does 91 steps a
+        # second with --num-envs 8 --matmul-precision medium, with the ResNet 12: 31 hours, and 10 days. A run at small
+        # scale is 500,000 steps: an hour and a half, and 12 hours.
+        atari nature dense
+        atari nature "$(at_scale "prune static set" "small $sparse" "small $sparse")" --sparsity "$atari_levels" ;;
+    atari_scaling_uniform) # figure 12 (plot.py scaling): as atari_scaling, with the same sparsity in every layer
+        atari nature dense
+        atari nature small --sparsity "$atari_levels"
+        atari nature "$(at_scale static "$sparse" "$sparse")" --sparsity "$atari_levels" \
+            --sparsity-distribution uniform ;;
+    atari_resnet_scaling) # figure 11 (plot.py scaling): as atari_scaling, with the ResNet
+        atari impala dense
+        atari impala "$(at_scale static "small $sparse" "small $sparse")" --sparsity "$atari_levels" ;;
+    atari_iqm) # figures 1, 17 (plot.py iqm): DQN on Atari with the CNN, IQM over games at each sparsity
+        atari nature dense
+        atari_levels=$(at_scale 0.9 0.9 "0.5 0.9 0.95 0.99")
+        atari nature "small $(at_scale rigl "$sparse" "$sparse")" --sparsity "$atari_levels" ;;
+    atari_resnet_iqm) # figures 1, 18 (plot.py iqm): as atari_iqm, with the ResNet
+        atari impala dense
+        atari_levels=$(at_scale 0.9 0.9 "0.5 0.9 0.95 0.99")
+        atari impala "small $(at_scale "" "$sparse" "$sparse")" --sparsity "$atari_levels" ;;
+    atari_agents) # figure 6 (plot.py curves): agents for noise; atari_noise comes after it
+        atari_agents train_for_noise ;;
+    atari_noise) # figure 6 (plot.py noise): the agents of atari_agents with noise on what they see
+        # The paper chose agents of equal return. Figure 7 needs no runs: plot.py flops.
+        atari_agents play_with_noise ;;
 
     ppo_iqm) # figures 1, 16 (plot.py iqm): PPO, IQM over tasks at each sparsity; plot.py takes sac_iqm's list beside it
         ppo_rigl dense

@@ -8,6 +8,7 @@
     python plot.py iqm runs/sac_iqm-paper.txt                       # IQM over tasks: 0 is random, 1 dense
     python plot.py sensitivity runs/sac_weight_decay-small.txt --flag weight_decay
     python plot.py split runs/sac_actor_share-small.txt             # final score against the actor's share of weights
+    python plot.py noise runs/atari_noise-small.txt                 # return against noise on what the agents see
     python plot.py flops                                            # FLOPs of ERK, uniform and small dense networks
     python plot.py tickets runs/CartPole-v1__*                      # lottery tickets: return against weights left
     python plot.py inputs runs/CartPole-v1__ppo_imp__*              # which inputs and layers are pruned first
@@ -27,18 +28,20 @@ Statistic iqm is the interquartile mean, mean_std the mean and one standard devi
 tickets, as in the paper, mean for kind earlybird and iqm for the others. Intervals of iqm and mean are 95% stratified
 bootstrap intervals over seeds (Agarwal et al. 2021); only variants with two seeds or more have one.
 
-Kinds curves, snr, scaling, iqm, sensitivity and split draw runs of sac_rigl.py, dqn_rigl.py and ppo_rigl.py, in a panel
-for each task, and for each agent where there are several. Of a method's variants the one with most flags at their
+Kinds curves, snr, scaling, iqm, sensitivity, split and noise draw runs of the scripts whose names end with _rigl, in a
+panel for each task, and for each agent where there are several. Of a method's variants the one with most flags at their
 defaults has the full colour, and that of rigl, the default method, the widest line. Curves of the SNR have only the
 steps at which it was measured. With --against seconds the x axis is the time of a run's program, with all its --seeds
 together and without evaluations, SNR and checkpoints: it means something if the runs had the machine for themselves.
 
-Kind iqm draws scores as parts of the way from a random agent's score to the mean of the task's dense runs: those of
-SAC where they are among the runs, for other agents, too, else those of the same script. Random agents' scores are in
-plots/random_scores.py; a task that has none there is left out, and so is one whose dense agents are no better. The
-picture and the csv say which. Beside it are performance profiles (the share of runs above each score) as
-{out}_profile.png, and the probabilities that a variant's run is better than a dense one, and than a static one, of the
-same task, as {out}_improvement.png.
+Kind iqm draws scores as parts of the way from a random agent's score to a human's in Atari's games, and in others to
+the mean of the task's dense runs: those of SAC where they are among the runs, for other agents, too, else those of the
+same script. Random agents' and humans' scores are in plots/random_scores.py; a task that has none there is left out,
+and so is one whose dense agents are no better. The picture and the csv say which. Beside it are performance profiles
+(the share of runs above each score) as {out}_profile.png, and the probabilities that a variant's run is better than a
+dense one, and than a static one, of the same task, as {out}_improvement.png.
+
+Kind noise draws what --evaluate CHECKPOINT --observation-noise wrote beside the checkpoint of each run.
 
 Kind flops needs no runs. It takes networks: nature and impala, which are those for Atari, or an MLP's units such as
 17-256-256-12, SAC's actor on HalfCheetah; the default is all three. FLOPs are those of one forward pass.
@@ -92,7 +95,7 @@ from plots.panels import Picture
 from plots.runs import load, save_data
 
 Kind = Literal[
-    *("curves", "snr", "scaling", "iqm", "sensitivity", "split", "flops"),  # Graesser et al. 2022
+    *("curves", "snr", "scaling", "iqm", "sensitivity", "split", "noise", "flops"),  # Graesser et al. 2022
     *("tickets", "inputs", "goggles", "earlybird"),  # Vischer et al. 2022, Dimofte 2023
 ]
 SCORE_KINDS = ("scaling", "iqm", "sensitivity", "split")
@@ -132,7 +135,7 @@ class Args:
             su.fail("--condition chooses what kinds inputs and goggles draw; kind tickets draws all conditions")
         if self.kind != "goggles" and (self.rounds or self.seed is not None):
             su.fail("--rounds and --seed choose what kind goggles draws, and no other")
-        if self.kind in ("iqm", "earlybird") and self.column not in ("", "return_mean"):
+        if self.kind in ("iqm", "noise", "earlybird") and self.column not in ("", "return_mean"):
             su.fail(f"kind {self.kind} draws returns: leave out --column")
         if self.kind == "snr" and self.column:
             su.fail("kind snr draws all columns of the SNR: leave out --column, or choose one with kind curves")
@@ -171,6 +174,8 @@ def draw(args: Args) -> list[Picture]:
             return aggregate.iqm(runs, results, args.column, args.statistic)
         case "sensitivity" | "split":
             return graesser.sensitivity(runs, results, args.column, args.statistic, args.flag)
+        case "noise":
+            return graesser.noise(runs, args.statistic)
         case "tickets":
             return vischer.tickets(results, args.column, args.statistic)
         case "inputs":

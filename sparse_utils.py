@@ -556,13 +556,14 @@ def count(tensors: Weights) -> int:
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-def describe(weights: Weights, masks: Weights) -> str:
-    """A table of the layers: shape, density, number of active weights."""
+def describe(weights: Weights, masks: Weights, flops: Mapping[str, tuple[int, int]] = MappingProxyType({})) -> str:
+    """A table of the layers: shape, density, number of active weights, and FLOPs where ``layer_flops`` are given."""
     lines = []
     for name, w in weights.items():
         density = 1 - sparsity({name: w}, masks)
         active = round(density * w.numel())
-        lines.append(f"{name:22} {tuple(w.shape)!s:18} density {density:7.5f} {active:11,} weights")
+        cost = f" {sum(flops[name]):13,} FLOPs" if name in flops else ""
+        lines.append(f"{name:22} {tuple(w.shape)!s:18} density {density:7.5f} {active:11,} weights{cost}")
     total, density = sum(w.numel() for w in weights.values()), 1 - sparsity(weights, masks)
     lines.append(f"{'all':41} density {density:7.5f} {round(density * total):11,} of {total:,} weights")
     return "\n".join(lines)
@@ -589,7 +590,13 @@ def small_width(inputs: int, outputs: int, parameters: float) -> int:
 
 
 def flops(net: nn.Module, example: Tensor, masks: Weights, prefix: str) -> tuple[int, int]:
-    """Multiplications and additions of the forward pass of one example; their sum is the FLOPs.
+    """Multiplications and additions of the forward pass of one example, of all layers together: ``layer_flops``."""
+    each = layer_flops(net, example, masks, prefix).values()
+    return sum(multiplications for multiplications, _ in each), sum(additions for _, additions in each)
+
+
+def layer_flops(net: nn.Module, example: Tensor, masks: Weights, prefix: str) -> dict[str, tuple[int, int]]:
+    """Multiplications and additions of each layer in the forward pass of one example; their sum is the FLOPs.
 
     Counted as in the code of RigL (MicroNet challenge): a layer with m active weights, used at P output positions, and
     O outputs takes m * P multiplications and m * P - O additions, O more additions if it has a bias, and O
@@ -609,15 +616,15 @@ def flops(net: nn.Module, example: Tensor, masks: Weights, prefix: str) -> tuple
         net(example)
     for hook in hooks:
         hook.remove()
-    multiplications = additions = 0
+    operations = {}
     for name, layer in layers.items():
         mask, output = masks.get(f"{prefix}.{name}.weight"), outputs[layer]
         active = layer.weight.numel() if mask is None else int(mask.sum())
         axes = {nn.Conv2d: 2, BatchedConv2d: 3}.get(type(layer))  # before height and width
         positions = math.prod(output.shape[axes:]) if axes else 1
-        multiplications += active * positions + output.numel()
-        additions += active * positions - (output.numel() if layer.bias is None else 0)
-    return multiplications, additions
+        additions = active * positions - (output.numel() if layer.bias is None else 0)
+        operations[f"{prefix}.{name}.weight"] = active * positions + output.numel(), additions
+    return operations
 
 
 # ---- Sparse training -------------------------------------------------------------------------------------------------
@@ -1087,7 +1094,7 @@ def describe_returns(returns: np.ndarray) -> str:
 # how it is computed (on a GPU with other random numbers). More rounds of pruning only add to what is there.
 FREE_FLAGS = frozenset(
     ("run_dir", "fresh", "checkpoint_interval", "threads", "cuda", "track", "wandb_project_name", "wandb_entity")
-    + ("capture_video", "evaluate", "dry_run", "async_envs", "rounds")
+    + ("capture_video", "evaluate", "observation_noise", "noise_wrap", "dry_run", "async_envs", "rounds")
 )
 FORMAT = 2  # of config.json and checkpoints. A run of another format cannot go on here.
 
@@ -1130,6 +1137,14 @@ def check_seeds(args: Any) -> None:
     check_flags(args, "0 or more", "seeds", "seed")
     if len(set(args.seeds)) < len(args.seeds):
         raise ValueError(f"--seeds must be different numbers, not {args.seeds}")
+
+
+def check_noise_flags(args: Any) -> None:
+    """The same for --observation-noise, which needs --evaluate."""
+    if args.observation_noise:
+        check_flags(args, "0 or more", "observation_noise")
+        if not args.evaluate:
+            raise ValueError("--observation-noise needs --evaluate CHECKPOINT")
 
 
 def check_split_flags(args: Any) -> None:

@@ -87,6 +87,7 @@ from torch.func import functional_call
 
 # sparse_utils.py and envs/ are one folder up; --env-id my_envs:Reach-v0 means my_envs.py where you stand
 sys.path += [str(Path(__file__).resolve().parent.parent), os.getcwd()]
+import envs.noise  # noqa: E402
 import envs.vector  # noqa: E402
 import sparse_utils as su  # noqa: E402
 from envs.view import add_to_moments  # noqa: E402
@@ -123,6 +124,7 @@ class Args:
     wandb_entity: str | None = None  # with --track: the team
     evaluate: str = ""  # a checkpoint.pt: evaluate its agents, on their own task, for --eval-episodes, and stop
     seed: int = 1  # with --evaluate: of its episodes
+    observation_noise: tuple[float, ...] = ()  # with --evaluate: std of the noise, in parts of each input's own
     capture_video: bool = False  # at the end write an episode of the first run as a gif; with --evaluate, by the file
     dry_run: bool = False  # print each layer's density (with prune: the final one) and the size of the whole, and stop
 
@@ -175,6 +177,7 @@ class Args:
         su.check_flags(self, "above 0", "update_interval", "width_scale", "max_episode_steps", "num_envs", "num_steps")
         su.check_flags(self, "above 0", "update_epochs", "num_minibatches", "clip_coef", "max_grad_norm", "initial_std")
         su.check_flags(self, "0 or more", "threads", "snr_interval", "weight_decay", "learning_rate")
+        su.check_noise_flags(self)
         su.check_flags(self, "0 or more", "vf_coef", "initial_variance", "actor_output_scale")
         su.check_seeds(self)
         rollout = self.num_envs * self.num_steps
@@ -514,7 +517,13 @@ def evaluate_checkpoint(args: Args) -> None:
         nets.load_state_dict(checkpoint["nets"])
     except (KeyError, TypeError, ValueError, RuntimeError):
         su.fail(f"{args.evaluate} is no checkpoint of this version of ppo_rigl.py")
-    returns = envs.vector.play(vector, greedy(nets), [su.seeds(args.seed, seed)[0] for seed in there.seeds])
+    episodes = [su.seeds(args.seed, seed)[0] for seed in there.seeds]
+    if args.observation_noise:
+        play = (vector, lambda noisy: envs.vector.play(noisy, greedy(nets), episodes))
+        played = envs.noise.play_with_noise(*play, args.observation_noise, len(there.seeds), args.seed)
+        envs.noise.report(played, there.seeds, args.seed, Path(args.evaluate).with_name("noise.csv"))
+        return
+    returns = envs.vector.play(vector, greedy(nets), episodes)
     for seed, of_run in zip(there.seeds, returns, strict=True):
         print(f"{there.env_id}, agent of seed {seed}, --seed {args.seed}, {su.describe_returns(of_run)}")
     if args.capture_video:

@@ -106,6 +106,7 @@ class Args:
     wandb_project_name: str = "sparse-rl"  # with --track: the project
     wandb_entity: str | None = None  # with --track: the team
     evaluate: str = ""  # a checkpoint.pt: evaluate its agent, on its own task, for --eval-episodes, and stop
+    observation_noise: tuple[float, ...] = ()  # with --evaluate: std of the noise, in parts of each input's own
     capture_video: bool = False  # at the end write one episode to videos/ as a gif; with --evaluate, beside the file
     dry_run: bool = False  # print each layer's density (with prune: the final one) and the size of the whole, and stop
 
@@ -141,6 +142,7 @@ class Args:
         su.check_flags(self, "above 0", "max_episode_steps")
         if self.seeds:
             su.check_seeds(self)
+        su.check_noise_flags(self)
         su.check_flags(self, "0 or more", "seed", "threads", "snr_interval", "weight_decay", "learning_rate")
         if self.total_timesteps <= self.learning_starts:
             raise ValueError(
@@ -384,7 +386,15 @@ def evaluate_checkpoint(args: Args) -> None:
         actor.load_state_dict(checkpoint["actor"])
     except (KeyError, TypeError, ValueError, RuntimeError):
         su.fail(f"{args.evaluate} is no checkpoint of this version of sac_rigl.py")
-    returns = evaluate(actor, make_eval_envs(there), su.seeds(args.seed, n=args.eval_episodes), device)
+    vector, seeds = make_eval_envs(there), su.seeds(args.seed, n=args.eval_episodes)
+    if args.observation_noise:
+        from envs import noise
+
+        play = (vector, lambda noisy: evaluate(actor, noisy, seeds, device)[None])
+        played = noise.play_with_noise(*play, args.observation_noise, 1, args.seed)
+        noise.report(played, [checkpoint["args"]["seed"]], args.seed, Path(args.evaluate).with_name("noise.csv"))
+        return
+    returns = evaluate(actor, vector, seeds, device)
     print(f"{there.env_id}, --seed {args.seed}, {su.describe_returns(returns)}")
     if args.capture_video:
         record_video(actor, there, device, Path(args.evaluate).with_suffix(".gif"))

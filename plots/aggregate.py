@@ -13,7 +13,7 @@ from plots import panels
 from plots.estimates import STATISTIC_NAMES, columns_of, estimate, improvement, interval_text, markdown, profile
 from plots.graesser import finished_runs, table
 from plots.panels import Picture, Row
-from plots.random_scores import RANDOM_SCORES
+from plots.random_scores import HUMAN_SCORES, RANDOM_SCORES
 from plots.runs import agent, name_variants, say
 
 REFERENCES = ("dense", "static")  # the methods with which the others are compared
@@ -31,7 +31,8 @@ class Panel(NamedTuple):
     methods: dict[str, str]  # of these variants
 
     def axis_text(self, text: str) -> str:
-        return f"{text} (0: random, 1: dense {self.columns['normaliser']})"
+        one = self.columns["normaliser"]
+        return f"{text} (0: random, 1: {'' if one == 'human' else 'dense '}{one})"
 
     def first_columns(self, variant: str) -> Row:
         tasks = self.scores[variant]
@@ -39,10 +40,11 @@ class Panel(NamedTuple):
 
 
 def normalise(runs: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """``runs`` with scores as parts of the way from a random agent's score to the mean of the task's dense runs, and
-    whose these are, ``normaliser``: SAC's, as in the paper, PPO's scores included, or where there are none the
-    script's own. And the tasks that are left out, with the reason. The paper (section 3) divides by the dense score,
-    which is the same where a random agent gets 0, but has the wrong sign where scores are negative."""
+    """``runs`` with scores as parts of the way from a random agent's score to that of a human in Atari's games, and in
+    others to the mean of the task's dense runs, and whose these are, ``normaliser``: SAC's, as in the paper, PPO's
+    scores included, or where there are none the script's own. And the tasks that are left out, with the reason. The
+    paper (figure 1) divides by the dense score, which is the same where a random agent gets 0, but has the wrong sign
+    where scores are negative."""
     left_out: dict[str, str] = {}
     tasks = []
     for (env, script), members in runs.groupby(["env_id", "script"], sort=False):
@@ -53,22 +55,28 @@ def normalise(runs: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
         of_task = runs[(runs.env_id == env) & (runs.method == "dense")]
         by = "sac_rigl" if "sac_rigl" in set(of_task.script) else script
         dense = of_task[of_task.script == by]
-        span = dense.score.mean() - random
-        if dense.empty:
+        human = HUMAN_SCORES.get(env)
+        span = (dense.score.mean() if human is None else human) - random
+        if human is None and dense.empty:
             left_out[panel] = "there is no finished dense run"
         elif np.isnan(random):
             left_out[panel] = "no random agent's score is known"
         elif span <= 0:
             left_out[panel] = "the dense agents are no better than a random one"
         elif (members.method != "dense").any():
-            tasks.append(members.assign(score=(members.score - random) / span, normaliser=agent(by)))
+            normaliser = agent(by) if human is None else "human"
+            tasks.append(members.assign(score=(members.score - random) / span, normaliser=normaliser))
     for reason in dict.fromkeys(left_out.values()):
         say([panel for panel, why in left_out.items() if why == reason], "task", f"left out, as {reason}")
     if not tasks:
         su.fail("there is no task with finished runs of dense and of other networks that can be compared")
     normalised = pd.concat(tasks)
     for (script, by), members in normalised.groupby(["script", "normaliser"], sort=False):
-        say(members.env_id, f"{agent(script)} task", f"normalised by the dense runs of {by}")
+        say(
+            members.env_id,
+            f"{agent(script)} task",
+            f"normalised by {f'the dense runs of {by}' if by != 'human' else 'human scores'}",
+        )
     return normalised, left_out
 
 

@@ -1,6 +1,6 @@
 """Pictures of The State of Sparse Training in Deep RL (Graesser, Evci, Elsen, Castro 2022): kinds curves, snr,
-scaling, sensitivity and split, of runs of sac_rigl.py, dqn_rigl.py and ppo_rigl.py. aggregate.py has its kind iqm, and
-flops.py its kind flops."""
+scaling, sensitivity, split and noise, of runs of the scripts whose names end with _rigl. aggregate.py has its kind iqm,
+and flops.py its kind flops."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -254,3 +254,45 @@ def sensitivity(runs: pd.DataFrame, results: pd.DataFrame, column: str, statisti
             ax.annotate("default", (x, 0.01), xycoords=("data", "axes fraction"), fontsize=7, color="0.4")
     panels.legend_with_seeds(figure, rows, "variant", column, statistic)
     return [Picture(figure, rows, table(runs, column))]
+
+
+def noise(runs: pd.DataFrame, statistic: str) -> list[Picture]:
+    """Returns of trained agents against the noise on what they see (figure 6), from the noise.csv that --evaluate
+    wrote into their run folders, and from noise_wrap.csv in panels of its own."""
+    parts = []
+    for name, run in runs.iterrows():
+        for file, title in (("noise.csv", run.panel), ("noise_wrap.csv", f"{run.panel}, wrapping around")):
+            if (run.folder / file).exists():
+                rows = pd.read_csv(run.folder / file)
+                rows = rows[rows.agent == run.seed].assign(run=name, title=title)
+                parts.append(rows)
+    measured_runs = {name for part in parts for name in part.run}
+    say(runs.index.difference(measured_runs, sort=False), "run", "left out, without a noise.csv")
+    if not measured_runs:
+        su.fail("no run has a noise.csv: the script's --evaluate CHECKPOINT --observation-noise 0 5 10 writes it")
+    runs = name_variants(runs[runs.index.isin(measured_runs)])
+    everything = pd.concat(parts).join(runs[["variant"]], on="run")
+    style = panels.styles(runs)
+    figure, axes = panels.new_figure(everything.title, style)
+    rows: list[Row] = []
+    for variant in style:
+        for title, members in everything[everything.variant == variant].groupby("title", sort=False):
+            of_agents = members.pivot_table(index="noise", columns="run", values="return_mean").dropna()
+            if of_agents.empty:
+                print(f"{title} {variant}: not drawn, as its agents have no level of noise in common")
+                continue
+            estimates = estimate([of_agents.to_numpy().T], statistic)
+            panels.draw(axes[title], of_agents.index, estimates, style[variant], variant)
+            first = first_columns(runs.loc[list(of_agents.columns)]) | {"panel": title, "seeds": of_agents.shape[1]}
+            rows += [first | {"noise": x} | columns_of(estimates, i) for i, x in enumerate(of_agents.index)]
+    for title, ax in axes.items():
+        unit = "pixels, 0 to 255" if title.startswith("ALE/") else "parts of each input's own"
+        ax.set_xlabel(f"standard deviation of the noise [{unit}]", fontsize=9)
+    panels.legend_with_seeds(figure, rows, "variant", "return_mean", statistic)
+    levels = list(dict.fromkeys(row["noise"] for row in rows))
+    lines = [["panel", "variant", "seeds", *(f"return at noise {level:g}" for level in levels)]]
+    for title, variant in dict.fromkeys((row["panel"], row["variant"]) for row in rows):
+        there = {row["noise"]: row for row in rows if (row["panel"], row["variant"]) == (title, variant)}
+        cells = [number(there[level]["value"]) if level in there else "–" for level in levels]
+        lines.append([title, variant, f"{next(iter(there.values()))['seeds']}", *cells])
+    return [Picture(figure, rows, markdown(lines))]

@@ -1,4 +1,5 @@
-"""The mean return of an agent that acts at random, for kind iqm: where 0 is on an axis on which the dense agent is 1.
+"""The mean return of an agent that acts at random, for kind iqm: where 0 is on an axis on which the dense agent is 1,
+with Atari's games a human player.
 
     python plots/random_scores.py Pendulum-v1 Hopper-v5     # 100 episodes each, actions uniform in their bounds
 
@@ -36,6 +37,28 @@ RANDOM_SCORES = {
     "Walker2DBulletEnv-v0": 16.74,
     "Walker2d-v5": 1.77,
 }
+
+# Of Atari's games, random agents and professional players: Mnih et al. 2015, extended data table 2, with one digit more
+# as in van Hasselt et al. 2016, table 4. Episodes there are at most five minutes long and begin with up to 30 no-ops.
+RANDOM_AND_HUMAN_SCORES = {
+    "ALE/Assault-v5": (222.4, 1496.4),
+    "ALE/Asterix-v5": (210.0, 8503.3),
+    "ALE/BeamRider-v5": (363.9, 5774.7),
+    "ALE/Boxing-v5": (0.1, 4.3),
+    "ALE/Breakout-v5": (1.7, 31.8),
+    "ALE/CrazyClimber-v5": (10780.5, 35410.5),
+    "ALE/DemonAttack-v5": (152.1, 3401.3),
+    "ALE/Enduro-v5": (0.0, 309.6),
+    "ALE/FishingDerby-v5": (-91.7, 5.5),
+    "ALE/MsPacman-v5": (307.3, 15693.4),
+    "ALE/Pong-v5": (-20.7, 9.3),
+    "ALE/Qbert-v5": (163.9, 13455.0),
+    "ALE/SpaceInvaders-v5": (148.0, 1652.3),
+    "ALE/Tutankham-v5": (11.4, 167.6),
+    "ALE/VideoPinball-v5": (16256.9, 17297.6),
+}
+RANDOM_SCORES |= {env_id: random for env_id, (random, _) in RANDOM_AND_HUMAN_SCORES.items()}
+HUMAN_SCORES = {env_id: human for env_id, (_, human) in RANDOM_AND_HUMAN_SCORES.items()}
 
 
 def random_returns(env_id: str, episodes: int = 100) -> list[float]:

@@ -18,6 +18,7 @@ import sparse_utils as su
 MARKS = {"tickets": "condition", "inputs": "condition", "goggles": "condition", "earlybird": "kind"}
 SCRIPTS = {  # what they train, in the order of panels and legends
     "dqn_rigl": "DQN",
+    "dqn_atari_rigl": "DQN",
     "sac_rigl": "SAC",
     "ppo_rigl": "PPO",
     "ppo_imp": "PPO",

@@ -64,12 +64,19 @@ def parse(script, flags):
 
 @cache
 def runs(name, scale="paper"):
-    """(script, Args) of an experiment's commands, of SAC's those of the first seed. SAC's task is put in afterwards, so
-    that few command lines need parsing. Its own default of --learning-starts is lost by that, which makes no two runs
-    alike or different."""
+    """(script, Args) of an experiment's commands, of SAC's those of the first seed. SAC's and Atari's tasks are put in
+    afterwards, and Atari's seeds and files, so that few command lines need parsing. SAC's own default of
+    --learning-starts is lost by that, which makes no two runs alike or different."""
     parsed = []
     for script, flags in printed(name, scale):
-        if script != "sac_rigl":
+        if script == "dqn_atari_rigl":
+            own = {"--env-id": "ALE/Pong-v5", "--seed": "1", "--run-dir": "", "--evaluate": ""}
+            given = {flag: value for flag, value in zip(flags, flags[1:], strict=False) if flag in own}
+            rest = [word for i, word in enumerate(flags) if word not in given and flags[i - 1] not in given]
+            env_id, seed, run_dir, evaluate = (own | given).values()
+            more = {"env_id": env_id, "seed": int(seed), "run_dir": run_dir, "evaluate": evaluate}
+            parsed.append((script, replace(parse(script, tuple(rest)), **more)))
+        elif script != "sac_rigl":
             parsed.append((script, parse(script, flags)))
         elif flags[2:4] == ("--seed", "1"):
             parsed.append((script, replace(parse(script, flags[2:]), env_id=flags[1])))
@@ -82,8 +89,8 @@ def identity(script, args):
 
 
 def folder(script, args):
-    """The folder of a run in runs/, or what makes its name where --run-dir does not."""
-    return args.run_dir.removeprefix("runs/") or identity(script, args)
+    """The folder of a run in runs/, or what makes its name where --run-dir does not; of --evaluate, its checkpoint."""
+    return args.run_dir.removeprefix("runs/") or getattr(args, "evaluate", "") or identity(script, args)
 
 
 def folders(name, scale="paper"):
@@ -106,7 +113,7 @@ def log(script, flags):
 
 def test_list_has_an_experiment_for_every_figure():
     wanted = {"sac_": {1, 2, 3, 4, 5, 9, 12, 13, 14, 15}, "imp_": set(range(1, 16)), "eb_": {3, 4, 5, 6, 7, 8}}
-    wanted |= {"dqn_": {5, 8, 14}, "ppo_": {1, 2, 9, 12, 16}}
+    wanted |= {"dqn_": {5, 8, 14}, "ppo_": {1, 2, 9, 12, 16}, "atari_": {1, 2, 6, 10, 11, 12, 17, 18}}
     for prefix, figures in wanted.items():
         lines = [line.replace("3.", "") for name, line in listed().items() if name.startswith(prefix)]  # 3.3 to 3.8
         texts = re.findall(r"figures? ([\d., ]+)", "\n".join(lines))
@@ -203,6 +210,24 @@ def test_ticket_runs_at_paper_scale_are_those_of_the_scripts_defaults():
     for name in TICKETS:
         assert {args.rounds for _, args in runs(name)} <= ({0, 20} if "retrain" in name else {20})
         assert all(args.seeds == (1, 2, 3, 4, 5) for script, args in runs(name) if script == "dqn_imp")
+
+
+def test_atari_at_paper_scale_has_the_papers_games_and_budget():
+    for name in ("atari_scaling", "atari_resnet_scaling", "atari_agents"):
+        of_name = [args for _, args in runs(name)]
+        assert len({args.env_id for args in of_name}) == 15 and {args.seed for args in of_name} == set(range(1, 10))
+        for args in of_name[:50]:
+            flags = ("--env-id", args.env_id, "--seed", str(args.seed), "--method", args.method)
+            default = parse("dqn_atari_rigl", (*flags, "--network", args.network, "--sparsity", str(args.sparsity)))
+            assert not apart(args, default)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_noise_is_that_of_the_agents_before(scale):
+    trained = {f"{args.run_dir}/checkpoint.pt": args for _, args in runs("atari_agents", scale)}
+    played = [args for _, args in runs("atari_noise", scale)]
+    assert {args.evaluate for args in played} == trained.keys() and len({a.observation_noise for a in played}) == 1
+    assert {args.method for args in trained.values()} >= {"dense", "rigl"}
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -455,6 +455,53 @@ def test_flops_are_those_of_the_networks(monkeypatch):
     assert picture.table.splitlines()[3].startswith("| Nature CNN | uniform |")
 
 
+def test_iqm_of_atari_is_from_a_random_agent_to_a_human(draw, fails):
+    """Of Mnih et al. 2015; no dense run is needed. (score - random) / (human - random)."""
+    for env, score in (("ALE/Pong-v5", 9.3), ("ALE/Boxing-v5", 4.3 + 4.2), ("ALE/MsPacman-v5", 307.3)):
+        sac([score], f"runs/{env[4:]}", script="dqn_atari_rigl", env_id=env)
+    drawn = draw("iqm", "runs", "--statistic", "mean")
+    assert "3 DQN tasks normalised by human scores" in drawn.said
+    assert drawn.rows[0]["value"] == pytest.approx((1 + 2 + 0) / 3) and drawn.rows[0]["normaliser"] == "human"
+    assert drawn.figure.axes[0].get_xlabel() == "mean of return (0: random, 1: human)"
+    scores = random_scores.RANDOM_AND_HUMAN_SCORES
+    assert len(scores) == 15 and all(random < human for random, human in scores.values())
+    for network in ("nature", "impala"):
+        task = {"script": "dqn_atari_rigl", "env_id": "ALE/Pong-v5"}
+        sac([1], f"runs/dense-{network}", method="dense", network=network, **task)
+    assert "ALE/Pong-v5 has several kinds of dense runs" in fails("iqm", "runs")
+    assert draw("iqm", "runs", "--where", "method=rigl").rows[0]["runs"] == 3
+
+
+def noisy(folder: Path, *returns: float, file: str = "noise.csv", agent: int = 1) -> None:
+    """What --evaluate writes: returns at noise of 0, 10, 20."""
+    rows = [{"agent": agent, "noise": 10.0 * i, "seed": 1, "return_mean": r} for i, r in enumerate(returns)]
+    su.write_csv(folder / file, rows)
+
+
+def test_noise_draws_returns_against_the_noise(draw, fails):
+    """Means over seeds at the levels that all of a variant's agents have; wrapping noise has its own panel."""
+    sac([1], "runs/sac")
+    assert "no run has a noise.csv" in fails("noise", "runs")
+    task = {"script": "dqn_atari_rigl", "env_id": "ALE/Pong-v5"}
+    for seed, returns in ((2, (20, 10, 0)), (3, (10, 6))):
+        noisy(sac([1], f"runs/rigl{seed}", seed=seed, **task), *returns, agent=seed)
+    dense = sac([1], "runs/dense", method="dense", **task)
+    noisy(dense, 21, 21, 21)
+    noisy(dense, 21, -21, file="noise_wrap.csv")
+    drawn = draw("noise", "runs", "--where", "script=dqn_atari_rigl", "--statistic", "mean")
+    pong, wrapping = "ALE/Pong-v5", "ALE/Pong-v5, wrapping around"
+    assert pick(drawn.rows, "panel", "variant", "noise", "value", "seeds") == [
+        *((pong, "dense", x, 21, 1) for x in (0, 10, 20)),
+        *((wrapping, "dense", x, value, 1) for x, value in ((0, 21), (10, -21))),
+        (pong, "rigl 90%", 0, 15, 2),
+        (pong, "rigl 90%", 10, 8, 2),
+    ]
+    assert [ax.get_title() for ax in drawn.figure.axes] == [pong, wrapping]
+    assert "[pixels, 0 to 255]" in drawn.figure.axes[0].get_xlabel()
+    assert drawn.table[0]["return at noise 20"] == "21" and drawn.table[2]["return at noise 20"] == "–"
+    assert "1 run left out, without a noise.csv: runs/sac" in draw("noise", "runs").said
+
+
 def test_random_scores_are_those_of_random_episodes():
     returns = random_scores.random_returns("Pendulum-v1", episodes=20)
     assert np.mean(returns) == pytest.approx(random_scores.RANDOM_SCORES["Pendulum-v1"], abs=3 * np.std(returns) / 4)

@@ -495,6 +495,33 @@ def test_atari_smoke(tmp_path, monkeypatch):
         assert (t["best"][name][mask == 0] == 0).all() and (t["best"][name][mask == 1] != 0).any()
 
 
+def test_a_killed_round_of_pong_goes_on(tmp_path):
+    """kill -9 after an evaluation within the round: the next start goes on from there, with the weights, the best ones
+    and the curve so far. The games themselves begin anew, so what comes after is not the same."""
+    flags = "--env-id ALE/Pong-v5 --seeds 1 --rounds 1 --conditions ticket --num-envs 2 --num-steps 20 --prune both"
+    flags += " --num-minibatches 2 --update-epochs 1 --total-timesteps 160 --eval-interval 40 --eval-episodes 1"
+    flags += f" --retest-episodes 1 --hidden-sizes 16 --max-episode-steps 30 --run-dir {tmp_path}"
+    process = subprocess.Popen(helpers.command(SCRIPT, flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "round.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    saved = torch.load(tmp_path / "round.pt", weights_only=True)
+    assert (saved["round"], saved["done"]) in [(0, 40), (0, 80), (0, 120)]
+    ended = helpers.run_here(SCRIPT, flags)
+    assert f"going on in round 0 after {saved['done']} steps" in ended.stdout + ended.stderr
+    curve = [row for row in read_csv(tmp_path / "curves.csv") if row["round"] == "0"]
+    assert [int(row["step"]) for row in curve] == [40, 80, 120, 160]
+    for row, before in zip(curve, saved["curves"], strict=False):
+        assert row == {name: str(value) for name, value in before.items()}
+    rows = read_csv(tmp_path / "results.csv")
+    assert [row["condition"] for row in rows] == ["dense", "ticket"]
+    assert (
+        int(rows[1]["remaining"]) == math.ceil(0.8 * int(rows[0]["remaining"])) and not (tmp_path / "round.pt").exists()
+    )
+
+
 @pytest.mark.slow
 def test_dense_agent_and_ticket_solve_cartpole(tmp_path):
     """500 is the most that Cart-Pole gives; a random policy gets about 20."""

@@ -22,7 +22,7 @@ def flags_of(name: str) -> dict[str, tuple[str, str]]:
 
 
 FLAGS = {name: flags_of(name) for name in SCRIPTS}
-FAMILIES = [["bc_distill", "dqn_imp", "ppo_imp"], ["dqn_rigl", "ppo_rigl", "sac_rigl"]]
+FAMILIES = [["bc_distill", "dqn_imp", "ppo_imp"], ["dqn_atari_rigl", "dqn_rigl", "ppo_rigl", "sac_rigl"]]
 # What a script says in its own words, as it is about another thing there
 OWN_WORDS = {
     "bc_distill": {"env_id", "eval_interval", "num_envs", "learning_rate", "hidden_sizes", "rewind_steps"},
@@ -41,6 +41,16 @@ OWN_WORDS = {
     },
     "ppo_rigl": {"env_id", "capture_video", "threads", "weight_decay"},
     "dqn_rigl": {"env_id"},
+    "dqn_atari_rigl": {
+        "buffer_size",
+        "learning_rate",
+        "seed",
+        "seeds",
+        "start_e",
+        "target_interval",
+        "total_timesteps",
+        "width_scale",
+    },
 }
 
 
