@@ -251,6 +251,7 @@ class SparseProduct(torch.autograd.Function):
     """
 
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor, pattern: Pattern, inputs_first: bool) -> Tensor:
         ctx.save_for_backward(x, values)
         ctx.pattern, ctx.inputs_first = pattern, inputs_first
@@ -258,6 +259,7 @@ class SparseProduct(torch.autograd.Function):
         return bias.repeat(1, x.shape[1]).addmm_(weight, x)  # @ would go over the result twice more
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, values = ctx.saved_tensors
         pattern, grad_y = ctx.pattern, grad_y.contiguous()
