@@ -342,7 +342,8 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
     R, device = len(rounds.tickets), nets["actor"].layers[0].weight.device
     q, view, parameters = nets["actor"], nets["view"], dict(nets.named_parameters())
     target = copy.deepcopy(nets).requires_grad_(False)
-    optimizer = su.run_adam(parameters, args.learning_rate, args.weight_decay, eps=0.01 / args.batch_size)
+    eps = 0.01 / args.batch_size
+    optimizer = su.RunAdam(parameters, args.learning_rate, args.weight_decay, eps, args.max_grad_norm)
     best = su.Best(nets.state_dict(), optimizer, target.state_dict())
     streams, stream_of = rounds.streams()  # one for each seed, shared by its conditions
     task = {**task, "matrix_seeds": [ticket["seed"] for ticket in rounds.tickets]}
@@ -421,8 +422,7 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
             optimizer.zero_grad()
             loss.sum().backward()
             su.mask_gradients(parameters, masks)  # so that pruned weights stay zero
-            su.clip_run_gradients(parameters, args.max_grad_norm)
-            optimizer.step()
+            optimizer.step()  # clips the gradients of each run, too
             replay.update(places, (wanted - value.detach()).cpu().numpy())
             updates += 1
             if updates % args.target_interval == 0:
