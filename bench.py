@@ -315,17 +315,17 @@ def bench_sac(args: Args) -> None:
     programs, against = {}, {name: {} for name in ("CleanRL", "Stable-Baselines3", "SBX")}
     for n in args.threads:
         for method in args.methods:
-            programs[f"ours, {method}, {n} threads"] = lambda m=method, n=n: ours_sac(args, m, n)
+            programs[f"ours, {method}, {n} thread(s)"] = lambda m=method, n=n: ours_sac(args, m, n)
         for name, library in (("Stable-Baselines3", "stable_baselines3"), ("SBX", "sbx")):
             if installed(args.peer_python, library):
                 words = library, args.env_id, n, args.steps
-                programs[f"{name}, {n} threads"] = lambda w=words, n=n: peer_here(args, "sac", *w, threads=n)[-1]
+                programs[f"{name}, {n} thread(s)"] = lambda w=words, n=n: peer_here(args, "sac", *w, threads=n)[-1]
         if args.cleanrl:  # up to the first time limit, with learning from the start
             command = [sys.executable, f"{args.cleanrl}/cleanrl/sac_continuous_action.py", "--env-id", args.env_id]
             command += ["--total-timesteps", "990", "--learning-starts", "2", "--no-cuda"]
-            programs[f"CleanRL, {n} threads"] = lambda c=command, n=n: peer(c, n, args.cleanrl)[-1]
+            programs[f"CleanRL, {n} thread(s)"] = lambda c=command, n=n: peer(c, n, args.cleanrl)[-1]
         for name, pairs in against.items():
-            pairs |= {f"ours, {method}, {n} threads": f"{name}, {n} threads" for method in args.methods}
+            pairs |= {f"ours, {method}, {n} thread(s)": f"{name}, {n} thread(s)" for method in args.methods}
     title = f"Training steps/s of SAC on {args.env_id}, shares of a whole run's time"
     measure(args, title, TRAINING + PER_EVALUATION, programs, {f"against {k}": v for k, v in against.items()})
 

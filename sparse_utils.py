@@ -71,7 +71,7 @@ class BatchedLinear(nn.Module):
 def tanh(x: Tensor) -> Tensor:
     """Where no gradient flows on a CPU, NumPy's tanh in the place of x: it takes a seventh of the time of PyTorch's and
     is right to 1.1e-7 of its value (PyTorch's: 6e-8)."""
-    if x.requires_grad or x.is_cuda:
+    if x.requires_grad or x.device.type != "cpu":
         return torch.tanh(x)
     np.tanh(x.numpy(), out=x.numpy())
     return x
@@ -1037,7 +1037,7 @@ def set_up_torch(args: Any) -> torch.device:
     """Threads, precision and device of PyTorch as the arguments say."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    torch.empty(31 << 18)  # makes glibc keep freed memory up to 31 MB: to get it again at each update takes long
+    torch.empty(31 << 18)  # 31 MB, freed at once: from then on glibc keeps what is freed, which an update needs again
     torch.set_flush_denormal(True)  # Adam's moments of dead units decay to numbers that are very slow to compute with
     torch.set_float32_matmul_precision(getattr(args, "matmul_precision", "highest"))
     return torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
