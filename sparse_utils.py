@@ -113,9 +113,11 @@ class TanhLayers:
             if weight.grad is None:
                 weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
             bias.grad += grad.sum(2)[:, None]
-            if i + 1 < len(self.layers):
+            if weight.shape[2] == 1:  # a product with one column takes another path, with other rounding, when R is 1
+                weight.grad += torch.mul(x, grad, out=self._buffer(*x.shape, -i)).sum(2, keepdim=True)
+            elif i + 1 < len(self.layers):
                 weight.grad.baddbmm_(x, grad.transpose(1, 2))
-            else:  # [R, out, in] is faster with few outputs, and with one has the same bits whatever R
+            else:  # [R, out, in] is faster with few outputs
                 weight.grad += torch.bmm(grad, x.transpose(1, 2)).transpose(1, 2)
             if i:
                 grad = torch.bmm(weight, grad, out=self._buffer(*x.shape, -i))
