@@ -362,7 +362,7 @@ def train(
     signal."""
     R, device = len(rounds.tickets), nets["actor"].layers[0].weight.device
     parameters = dict(nets.named_parameters())
-    optimizer = su.run_adam(parameters, args.learning_rate)
+    optimizer = su.FlatAdam(parameters, args.learning_rate)
     best = su.Best(nets.state_dict(), optimizer)
     streams, stream_of = rounds.streams()  # one for each seed, shared by its conditions
     stream_of = torch.tensor(stream_of, device=device)

@@ -192,25 +192,34 @@ class Network(nn.Module):
         sizes = (n_in, *hidden_sizes, n_out)
         layers += [su.BatchedLinear(runs, *ends) for ends in zip(sizes[:-1], sizes[1:], strict=True)]
         self.layers = nn.ModuleList(layers)
-        self.activation = torch.relu if len(obs_shape) == 3 else torch.tanh
-        self.gaussian = gaussian
+        self.activation = torch.relu if len(obs_shape) == 3 else su.tanh
+        self.gaussian, self.tanh_layers = gaussian, su.TanhLayers(self.layers)
         if gaussian:
             self.log_std = nn.Parameter(torch.zeros(runs, 1, n_out))
 
     def forward(self, x: Tensor, kept: Sequence[Tensor] = ()) -> Tensor:
         """``kept``: with dropout, a factor [R, B, units] for each hidden layer, of 0 or 1 / (1 - p)."""
+        if x.dim() == 3 and not kept and x.shape[1] >= 16:  # below, row after row is faster
+            return self.tanh_layers(x)
         kept = iter(kept)
-        for layer in self.layers[:-1]:
+        *hidden, last = self.layers
+        for layer in hidden:
             if x.dim() == 5 and isinstance(layer, su.BatchedLinear):
                 x = x.flatten(2)
             x = self.activation(layer(x))
             factor = next(kept, None) if x.dim() == 3 else None
             x = x if factor is None else x * factor
-        last = self.layers[-1]
         if last.weight.shape[2] > 1:
             return last(x)
         # One output: a product with one column takes another path, with other rounding, when R is 1
         return (x * last.weight.transpose(1, 2)).sum(-1, keepdim=True) + last.bias
+
+    def backward(self, out: Tensor, grad: Tensor) -> None:
+        """Add the gradients of the parameters to theirs, from that of ``out``, which the last call returned."""
+        if out.requires_grad:
+            out.backward(grad)
+        else:
+            self.tanh_layers.backward(grad)
 
 
 def make_networks(
@@ -241,8 +250,8 @@ def log_prob_and_entropy(actor: Network, out: Tensor, action: Tensor) -> tuple[T
         z = (action - out) / actor.log_std.exp()
         log_prob = (-0.5 * z.square() - actor.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
         return log_prob, (actor.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).expand_as(log_prob)
-    log_probs = torch.log_softmax(out, -1)
-    return log_probs.gather(-1, action.long()[..., None]).squeeze(-1), -(log_probs.exp() * log_probs).sum(-1)
+    log_probs = torch.log_softmax(out.transpose(1, 2), 1)  # [R, A, B], which is faster than [R, B, A] with few actions
+    return log_probs.gather(1, action.long()[:, None]).squeeze(1), -(log_probs.exp() * log_probs).sum(1)
 
 
 def greedy(nets: nn.ModuleDict) -> Callable[[np.ndarray], np.ndarray]:
@@ -266,28 +275,30 @@ def gae(rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor
     too; only a true end (terminated) has no future, and no advantage flows back across an end of either kind."""
     deltas = rewards + args.gamma * (1 - terminated) * next_values - values
     carry = args.gamma * args.gae_lambda * (1 - ended)
-    advantages = torch.empty_like(deltas)
-    advantage = torch.zeros_like(deltas[0])
-    for t in reversed(range(len(deltas))):
-        advantage = deltas[t] + carry[t] * advantage
-        advantages[t] = advantage
-    return advantages
+    advantages = [torch.zeros_like(deltas[0])]
+    for delta, carried in zip(reversed(deltas.unbind()), reversed(carry.unbind()), strict=True):
+        advantages.append(torch.addcmul(delta, carried, advantages[-1]))
+    return torch.stack(advantages[:0:-1])
 
 
 def ppo_loss(
     nets: nn.ModuleDict, batch: dict[str, Tensor], kept: dict[str, list[Tensor]], args: Args
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of each run [R]: clipped surrogate, value error and entropy bonus, each the mean over the run's batch. And
-    what it is made of, to be looked at."""
-    out = nets["actor"](batch["obs"], kept.get("actor", ()))
+    what it is made of, to be looked at. Adds the gradients of the loss to those of the networks."""
+    results = {name: nets[name](batch["obs"], kept.get(name, ())) for name in ("actor", "critic")}
+    out, value = (result.detach().requires_grad_() for result in results.values())
     log_prob, entropy = log_prob_and_entropy(nets["actor"], out, batch["action"])
     ratio = (log_prob - batch["log_prob"]).exp()
     clipped = ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)
     surrogate = torch.minimum(ratio * batch["advantage"], clipped * batch["advantage"])
-    value = nets["critic"](batch["obs"], kept.get("critic", ())).squeeze(-1)
-    value_error = 0.5 * (value - batch["return"]).square()
-    parts = {"ratio": ratio, "value": value, "value_error": value_error, "surrogate": surrogate, "entropy": entropy}
-    return (args.vf_coef * value_error - surrogate - args.ent_coef * entropy).mean(1), parts
+    value_error = 0.5 * (value.squeeze(-1) - batch["return"]).square()
+    loss = (args.vf_coef * value_error - surrogate - args.ent_coef * entropy).mean(1)
+    loss.sum().backward()  # to the networks' outputs; from there they go on themselves
+    nets["actor"].backward(results["actor"], out.grad)
+    nets["critic"].backward(results["critic"], value.grad)
+    parts = {"ratio": ratio, "value": value.squeeze(-1), "value_error": value_error, "surrogate": surrogate}
+    return loss.detach(), {**parts, "entropy": entropy}
 
 
 @torch.no_grad()
@@ -316,8 +327,9 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
     Returns the best weights' returns in new episodes [R, --retest-episodes]; in round 0 a ticket's "rewind" becomes the
     weights after --rewind-steps. Goes on from round.pt, and leaves the program after a signal."""
     R, device = len(rounds.tickets), nets["actor"].layers[0].weight.device
+    actor, critic, view = nets["actor"], nets["critic"], nets["view"]
     parameters = dict(nets.named_parameters())
-    optimizer = su.run_adam(parameters, args.learning_rate, args.weight_decay, eps=1e-5)
+    optimizer = su.FlatAdam(parameters, args.learning_rate, args.weight_decay, 1e-5, args.max_grad_norm)
     best = su.Best(nets.state_dict(), optimizer)
     streams, stream_of = rounds.streams()  # one for each seed, shared by its conditions
     train_envs = envs.vector.make(args.env_id, R, args.num_envs, **task)
@@ -326,7 +338,7 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
     batch_size = args.num_envs * args.num_steps
     minibatch_size = batch_size // args.num_minibatches
     last_step = args.total_timesteps - args.total_timesteps % batch_size
-    shape = (args.num_steps, R, args.num_envs)
+    shape = (args.num_steps, R * args.num_envs)
     dtype = np.uint8 if obs_space.dtype == np.uint8 else np.float32
     store = {
         "obs": np.zeros((*shape, *obs_space.shape), dtype),
@@ -336,7 +348,8 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
         "terminated": np.zeros(shape, np.float32),
         "ended": np.zeros(shape, np.float32),
     }
-    noise_shape = (args.num_steps, args.num_envs, nets["actor"].layers[-1].weight.shape[2])
+    stored = {name: torch.from_numpy(array).unflatten(1, (R, -1)) for name, array in store.items()}  # the same memory
+    noise_shape = (args.num_steps, args.num_envs, actor.layers[-1].weight.shape[2])
     all_runs = torch.arange(R, device=device)[:, None]
 
     done, saved = rounds.go_on(nets=nets, optimizer=optimizer, best=best, streams=streams, envs=train_envs)
@@ -363,43 +376,39 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
         before = copy.deepcopy(rounds.state(step, obs=torch.from_numpy(obs)))
 
         # ---- Collect a rollout
-        draws = [
-            s.standard_normal(noise_shape) if nets["actor"].gaussian else s.gumbel(size=noise_shape) for s in streams
-        ]
+        draws = [s.standard_normal(noise_shape) if actor.gaussian else s.gumbel(size=noise_shape) for s in streams]
         noise = torch.from_numpy(np.stack(draws, 1).astype(np.float32)[:, stream_of]).to(device)  # [T, R, N, A]
         for t in range(args.num_steps):
-            store["obs"][t] = obs.reshape(store["obs"][t].shape)
+            store["obs"][t] = obs
             with torch.no_grad():
-                out = nets["actor"](nets["view"](torch.from_numpy(store["obs"][t]).to(device)))
-                action = add_noise(nets["actor"], out, noise[t]).cpu().numpy()
+                out = actor(view(stored["obs"][t].to(device)))
+                action = add_noise(actor, out, noise[t]).cpu().numpy()
             rounds.watch.lap("act")
             obs, reward, terminated, truncated, info = train_envs.step(envs.vector.to_rows(action, action_space))
             ended = terminated | truncated
-            next_obs = envs.vector.last_observations(obs, ended, info)
-            store["next_obs"][t] = next_obs.reshape(store["obs"][t].shape)
-            store["action"][t] = action
-            reward = np.sign(reward) if args.env_id.startswith("ALE/") else reward
-            for name, value in (("reward", reward), ("terminated", terminated), ("ended", ended)):
-                store[name][t] = value.reshape(R, args.num_envs)
+            store["next_obs"][t] = envs.vector.last_observations(obs, ended, info)
+            store["action"][t] = action.reshape(store["action"][t].shape)
+            store["reward"][t] = np.sign(reward) if args.env_id.startswith("ALE/") else reward
+            store["terminated"][t], store["ended"][t] = terminated, ended
             rounds.watch.lap("env")
             if rounds.stop.signal:
                 rounds.leave(before)
 
         # ---- Learn
-        rollout = {name: by_run(torch.from_numpy(array).to(device)) for name, array in store.items()}
+        rollout = {name: by_run(tensor.to(device)) for name, tensor in stored.items()}
         with torch.no_grad():
-            seen, next_seen = nets["view"](rollout["obs"]), nets["view"](rollout["next_obs"])
-            values, next_values = nets["critic"](seen).squeeze(-1), nets["critic"](next_seen).squeeze(-1)
+            seen, next_seen = view(rollout["obs"]), view(rollout["next_obs"])
+            values, next_values = critic(seen).squeeze(-1), critic(next_seen).squeeze(-1)
             in_time = [
                 x.view(R, args.num_steps, args.num_envs).transpose(0, 1)
                 for x in (rollout["reward"], values, next_values, rollout["terminated"], rollout["ended"])
             ]
             advantage = by_run(gae(*in_time, args))
-            log_prob, _ = log_prob_and_entropy(nets["actor"], nets["actor"](seen), rollout["action"])
+            log_prob, _ = log_prob_and_entropy(actor, actor(seen), rollout["action"])
         mean, std = advantage.mean(1, keepdim=True), advantage.std(1, keepdim=True)
         batch = {
             "obs": seen,
-            "action": rollout["action"],
+            "action": rollout["action"] if actor.gaussian else rollout["action"].long(),
             "log_prob": log_prob,
             "return": advantage + values,
             "advantage": (advantage - mean) / (std + 1e-8),
@@ -415,17 +424,14 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
                     net: su.dropout_factors(streams, stream_of, minibatch_size, args.hidden_sizes, args.dropout, device)
                     for net in ("actor", "critic")
                 }
-                loss, loss_parts = ppo_loss(nets, minibatch, kept, args)
-                for p in parameters.values():
-                    p.grad = None  # on small networks optimizer.zero_grad() takes 4% of an update
-                loss.sum().backward()
+                optimizer.zero_grad()
+                _, loss_parts = ppo_loss(nets, minibatch, kept, args)
                 su.mask_gradients(parameters, masks)  # so that pruned weights stay zero
-                su.clip_run_gradients(parameters, args.max_grad_norm)
-                optimizer.step()
+                optimizer.step()  # clips the gradients of each run, too
                 if rounds.stop.signal:
                     rounds.leave(before)
         losses = diagnostics(loss_parts, minibatch, args)
-        nets["view"].update(rollout["obs"])
+        view.update(rollout["obs"])
         rounds.watch.lap("learn")
         if rounds.round == 0 and step < args.rewind_steps <= step + batch_size:
             for r, ticket in enumerate(rounds.tickets):

@@ -256,7 +256,7 @@ def in_training() -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
     """Three networks after some steps of Adam, and their target networks."""
     torch.manual_seed(0)
     net, target = su.BatchedLinear(3, 4, 4), su.BatchedLinear(3, 4, 4)
-    optimizer = su.run_adam(dict(net.named_parameters()), 0.1)
+    optimizer = su.FlatAdam(dict(net.named_parameters()), 0.1)
     train(net, optimizer)
     return net, target, optimizer
 
