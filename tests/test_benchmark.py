@@ -73,6 +73,7 @@ def runs(name, scale="paper"):
             own = {"--env-id": "ALE/Pong-v5", "--seed": "1", "--run-dir": "", "--evaluate": ""}
             given = {flag: value for flag, value in zip(flags, flags[1:], strict=False) if flag in own}
             rest = [word for i, word in enumerate(flags) if word not in given and flags[i - 1] not in given]
+            rest += ["--evaluate", "some.pt"] if "--evaluate" in given else []
             env_id, seed, run_dir, evaluate = (own | given).values()
             more = {"env_id": env_id, "seed": int(seed), "run_dir": run_dir, "evaluate": evaluate}
             parsed.append((script, replace(parse(script, tuple(rest)), **more)))
