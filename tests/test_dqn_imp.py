@@ -261,7 +261,7 @@ def test_mazegrid_and_minatar(tmp_path):
 @pytest.mark.slow
 def test_learns_cartpole(tmp_path):
     """A random policy gets about 20, and the most is 500."""
-    flags = "--env-id CartPole-v1 --total-timesteps 120000 --eval-interval 6000 --rounds 0 --seeds 1 2"
+    flags = "--env-id CartPole-v1 --total-timesteps 60000 --eval-interval 6000 --rounds 0 --seeds 1 2"
     run(f"{flags} --run-dir {tmp_path / 'run'}")
     assert np.mean([float(row["best_retest"]) for row in read_csv(tmp_path / "run/results.csv")]) > 300
 

@@ -465,7 +465,7 @@ def test_a_copy_beside_sparse_utils_works(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["rigl", "static"])
+@pytest.mark.parametrize("method", ["rigl", "static --kernel sparse"])
 def test_learns_pendulum_at_90_percent_sparsity(tmp_path, method):
     """A random policy is near -1200; one that swings up and balances is above -250."""
     flags = f"--env-id Pendulum-v1 --total-timesteps 6000 --eval-interval 1000 --eval-episodes 20 --method {method}"
