@@ -387,12 +387,16 @@ class SparseKernels:
             if masks are to change:
                 kernels.unpack()        # this update's gradients are dense
             ...                         # learn, change masks
+            if it is time to evaluate or to save:
+                kernels.unpack()        # or a checkpoint would hold packed weights
+                ...
 
     While they are packed, a weight whose density is at most ``max_density`` is not [R, in, out] but [R, n], its active
     numbers (``Pattern``), and so are its gradient, its moments and the target network's weight. So all that an update
     does with them costs what they are, and inactive weights are nowhere. ``unpack`` puts them back into the tensors
     that they were in: whatever changes masks, evaluates or saves knows nothing of kernels, and checkpoints are the
-    same. The layers compute on columns [in, B] then, as CSR products do, so that no activation is transposed.
+    same. All layers, dense ones too, compute on columns [in, B] then, as CSR products do, so that no activation is
+    transposed. R is the number of networks that a layer holds, n their largest number of active weights.
 
     Runs on a CPU; ends the program with one line on a GPU or where PyTorch was built without MKL.
     """
@@ -420,7 +424,7 @@ class SparseKernels:
         self.dense: list[tuple[nn.Module, Tensor]] = []  # each packed layer, and its weight as it was
         self.packed = False
         if enabled and any(layer.weight.is_cuda for layers in self.layers.values() for layer in layers):
-            fail("--kernel sparse is for CPUs: a GPU is faster with dense products")
+            fail("--kernel sparse is for CPUs, as a GPU is faster with dense products: add --no-cuda, or leave it out")
         if enabled and not torch.backends.mkl.is_available():
             fail("--kernel sparse needs a PyTorch with MKL, as there is for processors of Intel and AMD")
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -1630,6 +1634,7 @@ class RunLog:
         self.writer = summary_writer(args, folder, self.start)
         self.progress = progress_bar(total, self.start, "step")
         self.watch = Stopwatch(*parts)
+        self.watch.seconds |= checkpoint.get("seconds", {})
         if self.start:
             self.progress.write(f"resuming at step {self.start:,}")
 
@@ -1660,7 +1665,7 @@ class RunLog:
         write_csv(self.folder / "results.csv", self.results)
         self.watch.lap("evaluate")
         seconds = self.watch.take()
-        steps = len(rows) * (step - max(self.start, self.timings[-1]["step"] if self.timings else 0))
+        steps = len(rows) * (step - (self.timings[-1]["step"] if self.timings else 0))
         speed = steps / max(sum(seconds.values()), 1e-9)
         self.timings.append({"step": step, "steps_per_second": speed, **seconds})
         write_csv(self.folder / "timing.csv", self.timings)

@@ -613,6 +613,7 @@ if __name__ == "__main__":
             "step": step,
             "results": log.results,
             "timings": log.timings,
+            "seconds": watch.seconds,
             "turnover": turnover,
             "snr": snr,
             "masks": masks,
@@ -718,9 +719,10 @@ if __name__ == "__main__":
         if step > args.learning_starts and step % args.target_interval < N:
             q_target.load_state_dict(q.state_dict())
 
-    if step == args.total_timesteps:
+    finished = step == args.total_timesteps and log.has_evaluated(step)  # a signal may have ended the last evaluation
+    if finished:
         save(finished=True)
-    log.finish(stop, finished=step == args.total_timesteps)
+    log.finish(stop, finished)
     if args.capture_video:
         print("drawing one episode")
         stop.interruptible(record_video, q, args, run_dir / "videos" / f"step-{step}.gif")

@@ -394,6 +394,7 @@ if __name__ == "__main__":
             "step": step,
             "results": log.results,
             "timings": log.timings,
+            "seconds": watch.seconds,
             "turnover": turnover,
             "snr": snr,
             "diverged": log.diverged,
@@ -531,9 +532,10 @@ if __name__ == "__main__":
                 log.writer.add_scalar(f"losses/q_values/seed{seed}", values[r].mean().item(), step)
             watch.lap("log")
 
-    if step == args.total_timesteps:
+    finished = step == args.total_timesteps and log.has_evaluated(step)  # a signal may have ended the last evaluation
+    if finished:
         save(finished=True)
-    log.finish(stop, finished=step == args.total_timesteps)
+    log.finish(stop, finished)
     if args.capture_video:
         print("drawing one episode")
         stop.interruptible(record_video, q, args, run_dir / "videos" / f"step-{step}.gif", args.eval_epsilon)

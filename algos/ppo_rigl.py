@@ -631,6 +631,7 @@ if __name__ == "__main__":
             "step": step,
             "results": log.results,
             "timings": log.timings,
+            "seconds": watch.seconds,
             "diverged": log.diverged,
             "turnover": turnover,
             "snr": snr,
@@ -817,9 +818,10 @@ if __name__ == "__main__":
         watch.lap("log")
         log.progress.update(batch_size)
 
-    if step == last_step:
+    finished = step == last_step and log.has_evaluated(step)  # a signal may have ended the last evaluation
+    if finished:
         save(finished=True)
-    log.finish(stop, finished=step == last_step)
+    log.finish(stop, finished)
     if args.capture_video:
         print("drawing one episode")
         stop.interruptible(record_video, nets, args, run_dir / "videos" / f"step-{step}.gif", 1)

@@ -503,6 +503,7 @@ if __name__ == "__main__":
             "step": step,
             "results": log.results,
             "timings": log.timings,
+            "seconds": watch.seconds,
             "turnover": turnover,
             "snr": snr,
             "masks": masks,
@@ -656,9 +657,10 @@ if __name__ == "__main__":
                 log.writer.add_scalar(f"losses/{name}", value, step)
             watch.lap("log")
 
-    if step == args.total_timesteps:
+    finished = step == args.total_timesteps and log.has_evaluated(step)  # a signal may have ended the last evaluation
+    if finished:
         save(finished=True)
-    log.finish(stop, finished=step == args.total_timesteps)
+    log.finish(stop, finished)
     if args.capture_video:
         print("drawing one episode")
         stop.interruptible(record_video, actor, args, device, run_dir / "videos" / f"step-{step}.gif")

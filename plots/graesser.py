@@ -146,7 +146,7 @@ def curves(
             x = shared.index
             if against == "seconds":
                 x = results[results.run.isin(members.index)].groupby("step").seconds.mean()[shared.index]
-            panels.draw(ax, x, estimates, style[variant] | {"marker": ""}, variant)
+            panels.draw(ax, x, estimates, style[variant] | {"marker": "o" if len(x) == 1 else ""}, variant)
             for i, step in enumerate(shared.index):
                 row = first_columns(members) | {"column": column, "seeds": len(members), "step": int(step)}
                 row |= {"seconds": float(x.iloc[i])} if against == "seconds" else {}

@@ -226,6 +226,31 @@ def test_a_signal_saves_and_a_finished_run_says_so(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
+def test_a_signal_in_the_last_evaluation_costs_nothing(name, tmp_path, monkeypatch):
+    """The run is not finished: the same command makes up for the evaluation. timing.csv knows of all the time."""
+    script, calls, interruptible = SCRIPTS[name], [], su.StopSignal.interruptible
+
+    def ended(self: su.StopSignal, *call: object) -> object:
+        calls.append(call)
+        if len(calls) < len(script.steps):
+            return interruptible(self, *call)
+        self.signal = signal.SIGTERM
+        return None
+
+    line = flags(name, "static", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(su.StopSignal, "interruptible", ended)
+        assert "the same command goes on from there" in run_here(script.path, line, status=143).stdout
+    saved = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    assert not saved["finished"] and saved["step"] == script.steps[-1] and saved["seconds"]["update"] > 0
+    done = run_here(script.path, line).stdout
+    rows = read_csv(tmp_path / "run/results.csv")
+    assert [int(row["step"]) for row in rows[:: len(SEEDS[name])]] == script.steps and "final score" in done
+    assert float(read_csv(tmp_path / "run/timing.csv")[-1]["update"]) == saved["seconds"]["update"]
+    assert "is finished" in run_here(script.path, line).stdout
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.parametrize("method", ["dense", "rigl", "prune"])
 def test_weights_that_diverge_end_the_run_with_one_line(name, method, tmp_path):
     err = run_here(SCRIPTS[name].path, flags(name, method, tmp_path) + " --learning-rate 1e38", status=1).stderr
