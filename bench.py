@@ -291,7 +291,7 @@ def ours_together(script: str, flags: str, runs: int, steps: int) -> Measured:
 
 def ours_by_evaluation(script: str, flags: str, runs: int, steps: int, interval: int) -> Measured:
     """Speed of ``runs`` runs of a sparse-training script together, ``steps`` steps after the first ``interval``."""
-    seeds = ["--seed", 1] if script == "sac_rigl" else ["--seeds", *range(1, runs + 1)]
+    seeds = ["--seed", 1] if script in ("sac_rigl", "dqn_atari_rigl") else ["--seeds", *range(1, runs + 1)]
     words = [*flags.split(), "--threads", 1, *seeds, "--total-timesteps", interval + steps]
     words += ["--eval-interval", interval, "--eval-episodes", 1, "--snr-interval", 0]
     rows = [row for row in timing(script, *words) if int(row["step"]) > interval]
