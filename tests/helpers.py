@@ -8,6 +8,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,16 @@ def run(script: Path, flags: str, status: int = 0, cwd: Path | None = None) -> s
     done = subprocess.run(command(script, flags), capture_output=True, text=True, cwd=cwd, timeout=300)
     assert done.returncode == status, done.stdout + done.stderr
     return done
+
+
+def kill_when(there: Callable[[], bool], script: Path, flags: str, cwd: Path | None = None) -> None:
+    """Start the script, and kill -9 it as soon as that is so."""
+    process = subprocess.Popen(command(script, flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=cwd)
+    while not there():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
 
 
 @dataclass

@@ -2,8 +2,6 @@
 
 import io
 import math
-import subprocess
-import time
 from pathlib import Path
 
 import dqn_atari_rigl
@@ -13,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from dqn_atari_rigl import Args, ImpalaNetwork, NatureNetwork, Replay
-from helpers import command, read_csv, run_here, run_main, said
+from helpers import kill_when, read_csv, run_here, run_main, said
 
 import envs.vector
 import sparse_utils as su
@@ -562,12 +560,7 @@ def test_a_killed_run_goes_on(tmp_path):
     """With its masks, weights, replay memory and schedule; the games begin anew."""
     flags = f"{TINY} --method rigl --learning-starts 100 --total-timesteps 400 --buffer-size 1000 "
     flags += f"--eval-interval 100 --checkpoint-interval 100 --update-interval 20 --run-dir {tmp_path}"
-    process = subprocess.Popen(command(SCRIPT, flags), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not (tmp_path / "checkpoint.pt").exists():
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    kill_when((tmp_path / "checkpoint.pt").exists, SCRIPT, flags)
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     before = read_csv(tmp_path / "results.csv")[: saved["step"] // 100]
     ended = run_here(SCRIPT, flags)

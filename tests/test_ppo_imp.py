@@ -540,12 +540,7 @@ def test_a_killed_round_of_pong_goes_on(tmp_path):
     flags = "--env-id ALE/Pong-v5 --seeds 1 --rounds 1 --conditions ticket --num-envs 2 --num-steps 20 --prune both"
     flags += " --num-minibatches 2 --update-epochs 1 --total-timesteps 160 --eval-interval 40 --eval-episodes 1"
     flags += f" --retest-episodes 1 --hidden-sizes 16 --max-episode-steps 30 --run-dir {tmp_path}"
-    process = subprocess.Popen(helpers.command(SCRIPT, flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "round.pt").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    helpers.kill_when((tmp_path / "round.pt").exists, SCRIPT, flags)
     saved = torch.load(tmp_path / "round.pt", weights_only=True)
     assert (saved["round"], saved["done"]) in [(0, 40), (0, 80), (0, 120)]
     ended = helpers.run_here(SCRIPT, flags)

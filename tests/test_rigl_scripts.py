@@ -16,7 +16,7 @@ import ppo_rigl
 import pytest
 import sac_rigl
 import torch
-from helpers import command, read_csv, run, run_here, said
+from helpers import command, kill_when, read_csv, run, run_here, said
 
 import sparse_utils as su
 
@@ -195,13 +195,8 @@ def test_a_killed_run_resumes_to_the_same_results(name, method, more, tmp_path):
     script, rows = SCRIPTS[name], 2 * len(SEEDS[name]) + 1
     whole, line = (f"{flags(name, method, tmp_path / folder)} {more}" for folder in ("whole", "run"))
     run_here(script.path, whole)
-    process = subprocess.Popen(command(script.path, line), stderr=subprocess.DEVNULL)
     results = tmp_path / "run/results.csv"
-    while not results.exists() or len(results.read_text().splitlines()) <= rows:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    kill_when(lambda: results.exists() and len(results.read_text().splitlines()) > rows, script.path, line)
     run_here(script.path, line)
     assert results.read_bytes() == (tmp_path / "whole/results.csv").read_bytes()
 

@@ -6,7 +6,6 @@ import math
 import os
 import re
 import signal
-import subprocess
 import threading
 import time
 from dataclasses import dataclass
@@ -212,12 +211,7 @@ def test_a_run_killed_at_any_write_goes_on_to_the_same_results(script, short, tm
 
     if script.name == "ppo_imp":  # once a process, by SIGKILL
         file, flags = Path(script.module.__file__), f"{SMALL} {script.flags} {TWO_RUNS} --run-dir run"
-        process = subprocess.Popen(helpers.command(file, flags), stderr=subprocess.DEVNULL, cwd=tmp_path)
-        while not (tmp_path / "run/round.pt").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        helpers.kill_when((tmp_path / "run/round.pt").exists, file, flags, tmp_path)
     monkeypatch.setattr(su, "write_atomically", until_killed)
     for left in itertools.count():  # noqa: B007 (until_killed counts it down)
         starts = left
