@@ -228,8 +228,9 @@ class FlatAdam(torch.optim.Adam):
             p.data, p.grad = row.view(p.shape), torch.zeros_like(p, memory_format=torch.contiguous_format)
         self.gradients = [p.grad for p in parameters.values()]
         decays = [weight_decay if name.endswith("weight") else 0.0 for name in parameters]
-        self.decay = torch.tensor([*decays, 0.0]).repeat_interleave(torch.tensor([*sizes, self.rest.shape[1]]))
-        self.flat.grad, self.decay = torch.empty_like(self.flat), self.decay.to(self.flat)
+        decay = torch.tensor([*decays, 0.0]).repeat_interleave(torch.tensor([*sizes, self.rest.shape[1]]))
+        self.decay = decay.to(self.flat) if weight_decay else None
+        self.flat.grad = torch.empty_like(self.flat)
         super().__init__([self.flat], lr=learning_rate, eps=eps, fused=True)
 
     def zero_grad(self) -> None:
@@ -241,7 +242,7 @@ class FlatAdam(torch.optim.Adam):
         if self.max_norm < math.inf:
             norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
             gradient *= (self.max_norm / (norm + 1e-6)).clamp(max=1)
-        if self.decay.any():
+        if self.decay is not None:
             gradient.addcmul_(self.flat, self.decay)
         super().step()
 
@@ -1658,6 +1659,14 @@ class RunLog:
         if len(self.diverged) == len(run_seeds):
             self.progress.close()
             fail(f"all runs have diverged {when} ({self.folder})", status=1)
+
+    def end_diverged(self, what: str, step: int) -> NoReturn:
+        """End the program of a single run that has diverged, with status 1. ``what`` is, for example, "weights are not
+        finite"."""
+        self.progress.close()
+        there = (self.folder / "checkpoint.pt").exists()
+        kept = "its last checkpoint is kept" if there else "there is no checkpoint yet"
+        fail(f"{what} at step {step:,}: the run has diverged, {kept} ({self.folder})", status=1)
 
     def evaluated(self, step: int, rows: Sequence[dict[str, float]], layers: Mapping[str, float]) -> None:
         """Record an evaluation: a row of results.csv for each run, and the sparsity of each layer."""

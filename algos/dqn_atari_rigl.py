@@ -601,9 +601,7 @@ if __name__ == "__main__":
 
     def check_weights() -> None:
         if not all(p.isfinite().all() for p in q.parameters()):
-            log.progress.close()
-            kept = "its last checkpoint is kept" if (run_dir / "checkpoint.pt").exists() else "there is no checkpoint"
-            su.fail(f"weights are not finite at step {step:,}: the run has diverged, {kept} ({run_dir})", status=1)
+            log.end_diverged("weights are not finite", step)
 
     def save(finished: bool) -> None:
         check_weights()

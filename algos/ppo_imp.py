@@ -198,7 +198,9 @@ class Network(nn.Module):
             self.log_std = nn.Parameter(torch.zeros(runs, 1, n_out))
 
     def forward(self, x: Tensor, kept: Sequence[Tensor] = ()) -> Tensor:
-        """``kept``: with dropout, a factor [R, B, units] for each hidden layer, of 0 or 1 / (1 - p)."""
+        """``kept``: with dropout, a factor [R, B, units] for each hidden layer, of 0 or 1 / (1 - p).
+
+        What tanh layers give for 16 rows or more has no autograd graph: ``backward`` is for both kinds."""
         if x.dim() == 3 and not kept and x.shape[1] >= 16:  # below, row after row is faster
             return self.tanh_layers(x)
         kept = iter(kept)

@@ -439,7 +439,7 @@ def normalised(advantage: Tensor) -> Tensor:
 @torch.no_grad()
 def clip_gradients(gradients: list[Tensor], max_norm: float) -> None:
     """Scale each run's gradient, over all tensors [R, ...] of three axes, to a norm of at most max_norm, in place. With
-    two calls of PyTorch where one norm for each tensor takes many: a fifth of an update of these networks."""
+    two calls of PyTorch where su.clip_run_gradients has two for each tensor: a fifth of an update of these networks."""
     norm = torch.linalg.vector_norm(torch.cat([g.flatten(1) for g in gradients], 1), dim=1)  # [R]
     scale = (max_norm / (norm + 1e-6)).clamp(max=1).view(-1, 1, 1)
     torch._foreach_mul_(gradients, [scale] * len(gradients))

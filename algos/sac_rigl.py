@@ -486,9 +486,7 @@ if __name__ == "__main__":
     del checkpoint  # it holds the replay memory once more
 
     def diverged(what: str) -> None:
-        log.progress.close()
-        kept = "its last checkpoint is kept" if (run_dir / "checkpoint.pt").exists() else "there is no checkpoint yet"
-        su.fail(f"{what} at step {step:,}: the run has diverged, {kept} ({run_dir})", status=1)
+        log.end_diverged(what, step)
 
     def check_weights() -> None:
         if not all(p.isfinite().all() for net in (actor, qf) for p in net.parameters()):
