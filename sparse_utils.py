@@ -85,6 +85,8 @@ class BatchedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.columns:
+            if len(x) > 1 and self.weight.shape[2] == 1:  # twin critics: a third of the time of products with a column
+                return (x * self.weight.mT).sum(2, keepdim=True) + self.bias
             return torch.baddbmm(self.bias, x, self.weight)
         if self.pattern is None:
             return torch.baddbmm(self.bias.mT, self.weight.mT, x.mT).mT
@@ -1287,12 +1289,11 @@ def flag_given(name: str, default: str) -> str:
 
 
 def set_up_torch(args: Any) -> torch.device:
-    """Threads, precision and device of PyTorch as the arguments say."""
+    """Threads and device of PyTorch as the arguments say."""
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.empty(31 << 18)  # 31 MB, freed at once: from then on glibc keeps what is freed, which an update needs again
     torch.set_flush_denormal(True)  # Adam's moments of dead units decay to numbers that are very slow to compute with
-    torch.set_float32_matmul_precision(getattr(args, "matmul_precision", "highest"))
     return torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
 
 

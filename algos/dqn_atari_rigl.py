@@ -104,7 +104,7 @@ class Args:
     snr_interval: int = 250_000  # environment steps between measurements of the gradients' SNR; 0 = never
     checkpoint_interval: int = 500_000  # environment steps between checkpoints: the most that a kill can cost
     threads: int = 1  # CPU threads of PyTorch; 0 = PyTorch's own choice
-    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: products in bfloat16, faster and less exact
+    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: hidden layers in bfloat16, fast on new CPUs
     kernel: Literal["masked", "sparse"] = "masked"  # sparse: products of fc1's active weights alone; faster, on a CPU
     compile: bool = False  # compile the loss, on a GPU with CUDA graphs
     cuda: bool = True  # use a GPU if there is one
@@ -188,12 +188,13 @@ def parse_args() -> Args:
 class QNetwork(nn.Module):
     """Action values of pictures, from ``hidden`` and the layer ``fc2`` of the networks below."""
 
-    bfloat16 = False  # compute layers with 8 bits of precision
+    bfloat16 = False  # compute hidden layers with 8 bits of precision
 
     def forward(self, obs: Tensor) -> Tensor:
         """obs [B, 4, 84, 84] of bytes -> [B, A]."""
         with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self.fc2(self.hidden(obs)[-1]).float()
+            features = self.hidden(obs)[-1]
+        return self.fc2(features.float())  # action values differ by too little for 8 bits
 
 
 class NatureNetwork(QNetwork):

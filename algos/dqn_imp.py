@@ -99,7 +99,7 @@ class Args:
     eval_epsilon: float = 0.001  # probability of a random action in evaluations
     retest_episodes: int = 100  # new episodes for the best checkpoint of each round
     threads: int = 1  # CPU threads of PyTorch
-    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: products in bfloat16, faster and less exact
+    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: hidden layers in bfloat16, fast on new CPUs
     kernel: Literal["masked", "sparse"] = "masked"  # sparse: products of active weights alone, faster in late rounds
     cuda: bool = False  # use a GPU if there is one
     track: bool = False  # also log to Weights & Biases (pip install wandb)
@@ -276,6 +276,8 @@ class QNetwork(nn.Module):
     """R independent ReLU networks: x [R, B, in] -> action values [R, B, A]. Where x are flattened pictures [C, h, w],
     they go through 16 convolutions of 3 x 3 first."""
 
+    bfloat16 = False  # compute hidden layers with 8 bits of precision
+
     def __init__(self, runs: int, n_in: int, picture: Sequence[int], hidden_sizes: Sequence[int], n_actions: int):
         super().__init__()
         self.picture, layers = picture, []
@@ -288,14 +290,15 @@ class QNetwork(nn.Module):
 
     def forward(self, x: Tensor, kept: Sequence[Tensor] = ()) -> Tensor:
         """``kept``: with dropout, a factor [R, B, units] for each fully connected hidden layer, of 0 or 1 / (1 - p)."""
-        kept, layers = iter(kept), list(self.layers)
-        if self.picture:
-            x = torch.relu(layers.pop(0)(x.unflatten(2, self.picture))).flatten(2)
-        for layer in layers[:-1]:
-            x = torch.relu(layer(x))
-            factor = next(kept, None)
-            x = x if factor is None else x * factor
-        return layers[-1](x)
+        kept, (*hidden, last) = iter(kept), self.layers
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16):
+            if self.picture:
+                x = torch.relu(hidden.pop(0)(x.unflatten(2, self.picture))).flatten(2)
+            for layer in hidden:
+                x = torch.relu(layer(x))
+                factor = next(kept, None)
+                x = x if factor is None else x * factor
+        return last(x.float())
 
 
 def make_networks(
@@ -305,6 +308,7 @@ def make_networks(
     view = View(runs, obs_space, inputs)
     picture = obs_space.shape if args.network == "cnn" else ()
     actor = QNetwork(runs, view.shape[0], picture, args.hidden_sizes, n_actions)
+    actor.bfloat16 = args.matmul_precision == "medium"
     return nn.ModuleDict({"actor": actor, "view": view})
 
 

@@ -89,7 +89,7 @@ class Args:
     snr_interval: int = 5_000  # environment steps between measurements of the gradients' SNR; 0 = never
     checkpoint_interval: int = 20_000  # environment steps between checkpoints: the most that a kill can cost
     threads: int = 1  # CPU threads of PyTorch; 0 = PyTorch's own choice
-    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: products in bfloat16, faster and less exact
+    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: hidden layers in bfloat16, fast on new CPUs
     kernel: Literal["masked", "sparse"] = "masked"  # sparse: products of active weights alone, faster at 90% and more
     cuda: bool = False  # use a GPU if there is one
     track: bool = False  # also log to Weights & Biases (pip install wandb)
@@ -152,6 +152,8 @@ def parse_args() -> Args:
 class QNetwork(nn.Module):
     """Action values of R runs."""
 
+    bfloat16 = False  # compute hidden layers with 8 bits of precision
+
     def __init__(self, runs: int, obs_dim: int, n_actions: int, width: int):
         super().__init__()
         self.fc1 = su.BatchedLinear(runs, obs_dim, width)
@@ -165,7 +167,9 @@ class QNetwork(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """obs [R, B, O] -> [R, B, A]."""
-        return self.fc3(self.hidden(obs)[-1])
+        with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bfloat16):
+            features = self.hidden(obs)[-1]
+        return self.fc3(features.float())
 
 
 def network_width(args: Args, obs_dim: int, n_actions: int) -> int:
@@ -289,6 +293,7 @@ def evaluate_checkpoint(args: Args) -> None:
         shape = vector.single_observation_space.shape[0], int(vector.single_action_space.n)
         q = QNetwork(len(there.seeds), *shape, network_width(there, *shape)).to(device)
         q.load_state_dict(checkpoint["q"])
+        q.bfloat16 = there.matmul_precision == "medium"
     except (KeyError, TypeError, ValueError, RuntimeError):
         su.fail(f"{args.evaluate} is no checkpoint of this version of dqn_rigl.py")
     episodes = [su.seeds(args.seed, seed)[0] for seed in there.seeds]
@@ -303,6 +308,7 @@ def record_video(q: QNetwork, args: Args, file: Path, epsilon: float) -> None:
     """An episode of the first run as a gif."""
     first = QNetwork(1, q.fc1.weight.shape[1], q.fc3.weight.shape[2], q.fc1.weight.shape[2]).to(q.fc1.weight.device)
     first.load_state_dict({name: tensor[:1] for name, tensor in q.state_dict().items()})
+    first.bfloat16 = q.bfloat16
     file.parent.mkdir(exist_ok=True)
     task = {"max_episode_steps": args.max_episode_steps}
     envs.vector.record(args.env_id, policy(first, epsilon, [0]), file, su.seeds(args.seed)[0], **task)
@@ -320,6 +326,7 @@ if __name__ == "__main__":
     obs_dim = train_envs.single_observation_space.shape[0]
     n_actions = int(train_envs.single_action_space.n)
     q = QNetwork(R, obs_dim, n_actions, network_width(args, obs_dim, n_actions)).to(device)
+    q.bfloat16 = args.matmul_precision == "medium"
     weights = su.prunable(q=q)
     parameters = dict(q.named_parameters())
 

@@ -99,7 +99,7 @@ class Args:
     snr_interval: int = 10_000  # environment steps between measurements of the gradients' SNR; 0 = never
     checkpoint_interval: int = 50_000  # environment steps between checkpoints: the most that a kill can cost
     threads: int = 1  # CPU threads of PyTorch; 0 = PyTorch's own choice
-    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: products in bfloat16, faster and less exact
+    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: hidden layers in bfloat16, fast on new CPUs
     kernel: Literal["masked", "sparse"] = "masked"  # sparse: products of active weights alone, faster at 90% and more
     cuda: bool = True  # use a GPU if there is one
     track: bool = False  # also log to Weights & Biases (pip install wandb)
@@ -190,6 +190,8 @@ def make_eval_envs(args: Args) -> gym.vector.VectorEnv:
 class Actor(nn.Module):
     """Gaussian policy before its tanh. One output layer for mean and log-std, so both are sparse."""
 
+    bfloat16 = False  # compute hidden layers with 8 bits of precision
+
     def __init__(self, obs_dim: int, action_dim: int, width: int):
         super().__init__()
         self.fc1 = su.Linear(obs_dim, width)
@@ -203,12 +205,16 @@ class Actor(nn.Module):
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """obs [..., O] -> mean and log-std [..., A]."""
-        mean, log_std = self.fc3(self.hidden(obs)[-1]).chunk(2, dim=-1)
+        with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bfloat16):
+            features = self.hidden(obs)[-1]
+        mean, log_std = self.fc3(features.float()).chunk(2, dim=-1)
         return mean, log_std.clamp(-20, 2)
 
 
 class Critics(nn.Module):
     """Both critics as one batched network: slice i of every parameter is critic i."""
+
+    bfloat16 = False  # compute hidden layers with 8 bits of precision
 
     def __init__(self, obs_dim: int, action_dim: int, width: int):
         super().__init__()
@@ -223,7 +229,9 @@ class Critics(nn.Module):
 
     def forward(self, obs_action: Tensor) -> Tensor:
         """obs_action [B, O + A] -> Q values [2, B]."""
-        return self.fc3(self.hidden(obs_action)[-1]).squeeze(-1)
+        with torch.autocast(obs_action.device.type, torch.bfloat16, enabled=self.bfloat16):
+            features = self.hidden(obs_action)[-1]
+        return self.fc3(features.float()).squeeze(-1)
 
 
 def network_widths(args: Args, obs_dim: int, action_dim: int) -> tuple[int, int]:
@@ -384,6 +392,7 @@ def evaluate_checkpoint(args: Args) -> None:
         obs_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
         actor = Actor(obs_dim, action_dim, network_widths(there, obs_dim, action_dim)[0]).to(device)
         actor.load_state_dict(checkpoint["actor"])
+        actor.bfloat16 = there.matmul_precision == "medium"
     except (KeyError, TypeError, ValueError, RuntimeError):
         su.fail(f"{args.evaluate} is no checkpoint of this version of sac_rigl.py")
     vector, seeds = make_eval_envs(there), su.seeds(args.seed, n=args.eval_episodes)
@@ -416,6 +425,7 @@ if __name__ == "__main__":
     actor_width, critic_width = network_widths(args, obs_dim, action_dim)
     actor = Actor(obs_dim, action_dim, actor_width).to(device)
     qf = Critics(obs_dim, action_dim, critic_width).to(device)
+    actor.bfloat16 = qf.bfloat16 = args.matmul_precision == "medium"
     actor_weights, qf_weights = su.prunable(actor=actor), su.prunable(qf=qf)
     weights = {**actor_weights, **qf_weights}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dqn_atari_rigl
+import dqn_imp
 import dqn_rigl
 import numpy as np
 import ppo_rigl
@@ -310,6 +311,41 @@ def test_sparse_kernels_train_the_same_networks(name, method, tmp_path, monkeypa
     for row, other in zip(done["sparse"].rows, done["masked"].rows, strict=True):
         sizes = [name for name in row if name.startswith(("sparsity", "parameters", "acting", "turnover"))]
         assert [row[name] for name in sizes] == pytest.approx([other[name] for name in sizes], rel=1e-2)
+
+
+HIDDEN_IN_BFLOAT16 = {
+    "sac-actor": (lambda: sac_rigl.Actor(3, 2, 64), (20, 3)),
+    "sac-critics": (lambda: sac_rigl.Critics(3, 2, 64), (20, 5)),
+    "dqn": (lambda: dqn_rigl.QNetwork(2, 4, 3, 64), (2, 20, 4)),
+    "dqn_imp": (lambda: dqn_imp.QNetwork(2, 4, (), (64, 32), 3), (2, 20, 4)),
+    "dqn_imp-cnn": (lambda: dqn_imp.QNetwork(2, 100, (4, 5, 5), (64,), 3), (2, 20, 100)),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN_IN_BFLOAT16)
+def test_bfloat16_is_the_same_to_two_digits(name):
+    """Outputs are float32 numbers, with the digits by which actions differ."""
+    make, shape = HIDDEN_IN_BFLOAT16[name]
+    network, x = make(), torch.rand(shape)
+    exact = network(x)
+    network.bfloat16 = True
+    rounded = network(x)
+    exact, rounded = (torch.cat([*out]) if isinstance(out, tuple) else out for out in (exact, rounded))
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, rounded.bfloat16().float())
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0.03, atol=0.01)
+
+
+@pytest.mark.parametrize(("name", "network"), [("sac", "actor"), ("dqn", "q"), ("atari", "q")])
+def test_medium_precision_is_that_of_training_and_evaluation(name, network, tmp_path, monkeypatch):
+    line = f"{flags(name, 'rigl', tmp_path)} --total-timesteps 300 --matmul-precision medium"
+    variables, seen, autocast = run_here(SCRIPTS[name].path, line).variables, [], torch.autocast
+    targets = [variables[key] for key in ("qf", "qf_target", "q_target") if key in variables]
+    assert all(net.bfloat16 for net in (variables[network], *targets))
+    assert all(p.dtype == torch.float32 for p in variables[network].parameters())
+    monkeypatch.setattr(torch, "autocast", lambda *a, enabled: seen.append(enabled) or autocast(*a, enabled=enabled))
+    run_here(SCRIPTS[name].path, f"--evaluate {tmp_path}/checkpoint.pt --eval-episodes 1 --threads 1")
+    assert seen and all(seen)
 
 
 def test_seeds_of_sac_are_processes_with_a_folder_each(tmp_path):
