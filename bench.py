@@ -89,8 +89,6 @@ class Args:
     """times that each program runs"""
     steps: int = 2000
     """measured steps of SAC, after 1,000 of warm-up"""
-    matmul_precision: str = "highest"
-    """of our SAC and DQN"""
     bullet: str = "HopperBulletEnv-v0"
     """the Bullet task of PPO"""
     cleanrl: str = ""
@@ -269,10 +267,10 @@ def measure(
 # ---- The loops -------------------------------------------------------------------------------------------------------
 
 
-def ours_sac(args: Args, method: str, threads: int) -> Measured:
+def ours_sac(args: Args, method: str, threads: int, precision: str) -> Measured:
     """Speed of training alone, and the seconds per step of each part, evaluations at their default interval."""
     flags = ["--method", method, "--env-id", args.env_id, "--threads", threads, "--learning-starts", 1]
-    flags += ["--matmul-precision", args.matmul_precision]
+    flags += ["--matmul-precision", precision]
     flags += ["--total-timesteps", 1000 + args.steps, "--eval-interval", 1000, "--snr-interval", 1000]
     rows = timing("sac_rigl", *flags)[1:]
     seconds = {part: sum(float(row[part]) for row in rows) for part in TRAINING + PER_EVALUATION}
@@ -325,8 +323,9 @@ def random_actions(env_id: str, steps: int) -> float:
 def bench_sac(args: Args) -> None:
     programs, against = {}, {name: {} for name in ("CleanRL", "Stable-Baselines3", "SBX")}
     for n in args.threads:
-        for method in args.methods:
-            programs[f"ours, {method}, {n} thread(s)"] = lambda m=method, n=n: ours_sac(args, m, n)
+        ours = {method: (method, n, "highest") for method in args.methods} | {"dense, bfloat16": ("dense", n, "medium")}
+        for name, words in ours.items():
+            programs[f"ours, {name}, {n} thread(s)"] = lambda words=words: ours_sac(args, *words)
         for name, library in (("Stable-Baselines3", "stable_baselines3"), ("SBX", "sbx")):
             if installed(args.peer_python, library):
                 words = library, args.env_id, n, args.steps
@@ -336,7 +335,7 @@ def bench_sac(args: Args) -> None:
             command += ["--total-timesteps", "990", "--learning-starts", "2", "--no-cuda"]
             programs[f"CleanRL, {n} thread(s)"] = lambda c=command, n=n: peer(c, n, args.cleanrl)[-1]
         for name, pairs in against.items():
-            pairs |= {f"ours, {method}, {n} thread(s)": f"{name}, {n} thread(s)" for method in args.methods}
+            pairs |= {f"ours, {kind}, {n} thread(s)": f"{name}, {n} thread(s)" for kind in ours}
     title = f"Training steps/s of SAC on {args.env_id}, shares of a whole run's time"
     measure(args, title, TRAINING + PER_EVALUATION, programs, {f"against {k}": v for k, v in against.items()})
 
@@ -382,10 +381,11 @@ def bench_ppo(args: Args) -> None:
 
 
 def bench_dqn(args: Args) -> None:
-    learns = f"--env-id MazeGrid-v0 --learning-starts 128 --matmul-precision {args.matmul_precision}"
+    learns = "--env-id MazeGrid-v0 --learning-starts 128"
     acts = "--env-id MazeGrid-v0 --learning-starts 191999 --start-e 0.01"
     programs = {
         "ours, 1 run": lambda: ours_together("dqn_imp", learns, 1, 64_000),
+        "ours, 1 run, bfloat16": lambda: ours_together("dqn_imp", f"{learns} --matmul-precision medium", 1, 64_000),
         "ours, 8 runs": lambda: ours_together("dqn_imp", learns, 8, 12_800),
         "ours, 1 run, no learning": lambda: ours_together("dqn_imp", acts, 1, 192_000),
     }
@@ -393,7 +393,7 @@ def bench_dqn(args: Args) -> None:
         flags = "--env-id envs.mazegrid:MazeGrid-v0 --batch-size 256 --train-frequency 64 --learning-starts 128"
         flags += " --total-timesteps 20000 --target-network-frequency 20000"
         programs["CleanRL"] = lambda: cleanrl_dqn(args.cleanrl, (256, 128), flags)
-    against = {"against CleanRL": {"ours, 1 run": "CleanRL", "ours, 8 runs": "CleanRL"}}
+    against = {"against CleanRL": dict.fromkeys(("ours, 1 run", "ours, 1 run, bfloat16", "ours, 8 runs"), "CleanRL")}
     measure(args, "Training steps/s of DQN on one thread", ("act", "env", "sample", "learn"), programs, against)
 
 
@@ -415,15 +415,21 @@ def bench_earlybird(args: Args) -> None:
 
 
 def bench_dqn_rigl(args: Args) -> None:
-    flags, narrow = f"--learning-starts 128 --matmul-precision {args.matmul_precision}", "--width-scale 0.25"
+    flags, narrow = "--learning-starts 128", "--width-scale 0.25"
     programs, pairs, masks = {}, {}, {}
     for units, width, steps in ((512, "", (2000, 400)), (128, narrow, (4000, 2000))):
-        dense, rigl, ten = (f"{units}-{units}, ours, {what}" for what in ("dense", "RigL", "10 dense runs"))
-        for name, method, runs in ((dense, "dense", 1), (rigl, "rigl", 1), (ten, "dense", 10)):
+        ours = {  # name: method, runs
+            "dense": ("dense", 1),
+            "RigL": ("rigl", 1),
+            "dense, bfloat16": ("dense --matmul-precision medium", 1),
+            "10 dense runs": ("dense", 10),
+            "10 dense runs, bfloat16": ("dense --matmul-precision medium", 10),
+        }
+        for name, (method, runs) in ours.items():
             words = ("dqn_rigl", f"{flags} {width} --method {method}", runs, steps[runs > 1], 400)
-            programs[name] = lambda words=words: ours_by_evaluation(*words)
-            pairs[name] = f"{units}-{units}, CleanRL"
-        masks[rigl] = dense
+            programs[f"{units}-{units}, ours, {name}"] = lambda words=words: ours_by_evaluation(*words)
+            pairs[f"{units}-{units}, ours, {name}"] = f"{units}-{units}, CleanRL"
+        masks[f"{units}-{units}, ours, RigL"] = f"{units}-{units}, ours, dense"
         if args.cleanrl:
             theirs = "--env-id CartPole-v1 --batch-size 128 --train-frequency 1 --target-network-frequency 100"
             theirs += " --learning-starts 128 --buffer-size 100000 --learning-rate 1e-3 --total-timesteps 3000"
@@ -493,6 +499,7 @@ def bench_kernels(args: Args) -> None:
         "DQN, 512-512, 10 runs": ("dqn_rigl", dqn, 10, 120, 130),
     }
     kinds = {"dense": "--method dense", "RigL 90%, masked": "--method rigl --sparsity 0.9"}
+    kinds["dense, bfloat16"] = "--method dense --matmul-precision medium"
     for level in (0.8, 0.9, 0.95, 0.99):
         kinds[f"RigL {100 * level:g}%, sparse"] = f"--method rigl --sparsity {level} --kernel sparse"
     programs, pairs = {}, {}
