@@ -86,7 +86,7 @@ def styles(runs: pd.DataFrame) -> dict[str, Row]:
         colour = np.array(to_rgb(COLOURS.get(method) or next(other_colours)))
         siblings = members.sort_values("n_given", kind="stable").variant.unique()
         for i, variant in enumerate(siblings):
-            light = 0.6 * i / max(1, len(siblings) - 1)
+            light = 0.6 * i / max(3, len(siblings) - 1)
             dashes, marker = DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]
             style[variant] = {"color": colour + light * (1 - colour), "linestyle": dashes, "marker": marker}
             if method == "rigl" and i == 0:
