@@ -1184,6 +1184,8 @@ def effective_rank(features: Tensor, delta: float = 0.01) -> Tensor:
 def describe_returns(returns: np.ndarray) -> str:
     """Number, mean, standard deviation and interquartile mean of episodes' returns [n], with a 95% percentile bootstrap
     interval (Agarwal et al. 2021)."""
+    if not np.isfinite(returns).all():
+        return "the agent has diverged"
 
     def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
         return trim_mean(values, 0.25, axis=axis)
@@ -1255,8 +1257,15 @@ def check_noise_flags(args: Any) -> None:
             raise ValueError("--observation-noise needs --evaluate CHECKPOINT")
 
 
+def check_small_flags(args: Any) -> None:
+    """The same for the small dense network, which has as many parameters as --sparsity leaves in all layers."""
+    if args.method == "small" and args.dense_output_layer:
+        raise ValueError("--dense-output-layer does not go with --method small, which has no sparse layers")
+
+
 def check_split_flags(args: Any) -> None:
     """The same for how actor and critic share what remains: see ``network_sparsities``."""
+    check_small_flags(args)
     own = (args.actor_sparsity, args.critic_sparsity) != (None, None)
     if args.actor_share is not None and own:
         raise ValueError("--actor-share sets both sparsities: leave out --actor-sparsity and --critic-sparsity")

@@ -159,6 +159,7 @@ class Args:
         su.check_flags(self, "0 or more", "seed", "threads", "snr_interval", "weight_decay", "learning_rate")
         su.check_flags(self, "0 or more", "eval_steps")
         su.check_noise_flags(self)
+        su.check_small_flags(self)
         if self.seeds:
             su.check_seeds(self)
         if self.total_timesteps < self.learning_starts + self.train_frequency:
@@ -553,7 +554,10 @@ if __name__ == "__main__":
         if args.dense_output_layer:
             del shapes["q.fc2.weight"]
         densities = distribute(shapes, args.sparsity)
-    final_masks = su.random_masks(weights, densities, torch.Generator().manual_seed(su.seeds(args.seed, 0)[0]))
+    if args.method == "prune":
+        final_masks = su.magnitude_masks(weights, densities)
+    else:
+        final_masks = su.random_masks(weights, densities, torch.Generator().manual_seed(su.seeds(args.seed, 0)[0]))
     example = torch.zeros(1, 4, 84, 84, dtype=torch.uint8, device=device)
     print(su.describe(weights, final_masks, su.layer_flops(q, example, final_masks, "q")))
     size = describe_sparsity(q, final_masks, device)

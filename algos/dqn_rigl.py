@@ -26,21 +26,22 @@ new episodes there), or says that the run is finished. A run whose weights are n
 then on; the others go on. The final score, printed at the end, is the mean over the last 10% of evaluations (section
 3).
 
-Hyper-parameters: table 6, and for those that were tuned for each method (``TUNED``) table 1.
+Hyper-parameters: table 6, and table 1, which has the same for all methods.
 
 Differences from the paper and its public code (google-research/rigl, rigl/rl), where they part or are silent:
  1. Epsilon falls from 1 to 0.1 over 25,000 steps and is 0.1 in evaluations, as in table 6. The code has a constant 0.01
     and a greedy evaluation: --start-e 0.01 --end-e 0.01 --eval-epsilon 0.
  2. --total-timesteps counts the initial random steps; the code's count starts after them. Schedules count gradient
     steps: pruning runs from 20% to 80% of them (75% in the code), SET and RigL rewire from the first one to 80%.
- 3. RigL's scores are the gradients that the Adam step of the same update uses, before they are masked; the code
-    computes fresh ones on the same batch after the step. Rewiring replaces no Adam step.
+ 3. RigL's scores are the gradients that the Adam step of the same update uses, before they are masked. The code
+    computes them once more on the same batch and rewires before that step, which new connections thus take; here they
+    begin with the next one. Rewiring replaces no Adam step.
  4. Inactive weights take no step, so they are zero in acting, targets and checkpoints, and pruned ones never return.
     In the code they take Adam steps that are zeroed before the next forward pass. A weight that is dropped is dropped
     from the target network at once; one that is grown has weight zero there until the next copy.
  5. Initial weights are Glorot-uniform, or by active fans with --sparse-init, and biases zero, as in sac_rigl.py. The
     dense networks of the code have --dense-init he: He-normal, cut off at two standard deviations, in hidden layers,
-    U(-0.03, 0.03) in the output layer, and output biases of -0.2. Sparse ones have Glorot there, too.
+    U(-0.03, 0.03) in the output layer, and output biases of -0.2, as layers without a mask have in sparse networks.
  6. Weight decay leaves out the output layer, as in the code. Adam's epsilon is PyTorch's 1e-8 (Keras: 1e-7).
  7. The last observation of an episode that a time limit ends is followed by its value, in the code, too. Cart-Pole is
     v1, of 500 steps; with --env-id CartPole-v0 it is the code's, of 200.
@@ -134,6 +135,7 @@ class Args:
         su.check_flags(self, "above 0", "max_episode_steps", "target_interval", "train_frequency", "exploration_steps")
         su.check_flags(self, "0 or more", "threads", "snr_interval", "weight_decay", "learning_rate")
         su.check_seeds(self)
+        su.check_small_flags(self)
         if self.total_timesteps < self.learning_starts + self.train_frequency:
             raise ValueError(
                 f"--total-timesteps {self.total_timesteps} ends before the first update, which comes after "
@@ -185,18 +187,22 @@ def network_width(args: Args, obs_dim: int, n_actions: int) -> int:
 def initialise(q: QNetwork, weights: su.Weights, masks: su.Masks, args: Args) -> None:
     """New parameters, each run's by its own seed; inactive weights are zero."""
     generators = su.generators(args.seeds, 1)
-    by_fans = args.sparse_init and masks
-    su.sparse_init_(weights, masks if by_fans else {}, generators)  # without masks: the usual Glorot
+    by_fans = masks if args.sparse_init else {}
+    su.sparse_init_(weights, by_fans, generators)  # without a mask: the usual Glorot
     for name, parameter in q.named_parameters():
         if "bias" in name:
             nn.init.zeros_(parameter)
-    if args.dense_init == "he" and not by_fans:
-        for layer in (q.fc1, q.fc2):
-            std = math.sqrt(2 / layer.weight.shape[1]) / 0.87962566  # the std of a normal cut off at 2 is 0.87962566
-            for run, generator in zip(layer.weight, generators, strict=True):
-                nn.init.trunc_normal_(run, std=std, a=-2 * std, b=2 * std, generator=generator)
-        for run, generator in zip(q.fc3.weight, generators, strict=True):
-            nn.init.uniform_(run, -0.03, 0.03, generator=generator)
+    for name in weights if args.dense_init == "he" else ():
+        for run, generator in zip(weights[name], generators, strict=True):
+            values = torch.empty(run.shape)  # random numbers are the CPU's
+            if ".fc3." in name:
+                nn.init.uniform_(values, -0.03, 0.03, generator=generator)
+            else:
+                std = math.sqrt(2 / len(run)) / 0.87962566  # the std of a normal cut off at 2 is 0.87962566
+                nn.init.trunc_normal_(values, std=std, a=-2 * std, b=2 * std, generator=generator)
+            if name not in by_fans:
+                run.copy_(values)
+    if args.dense_init == "he" and "q.fc3.weight" not in by_fans:
         nn.init.constant_(q.fc3.bias, -0.2)
     su.apply_masks(weights, masks)
 
@@ -294,10 +300,12 @@ def evaluate_checkpoint(args: Args) -> None:
         q = QNetwork(len(there.seeds), *shape, network_width(there, *shape)).to(device)
         q.load_state_dict(checkpoint["q"])
         q.bfloat16 = there.matmul_precision == "medium"
+        diverged = [seed in checkpoint["diverged"] for seed in there.seeds]
     except (KeyError, TypeError, ValueError, RuntimeError):
         su.fail(f"{args.evaluate} is no checkpoint of this version of dqn_rigl.py")
     episodes = [su.seeds(args.seed, seed)[0] for seed in there.seeds]
     returns = envs.vector.play(vector, policy(q, args.eval_epsilon, episodes), episodes)
+    returns[diverged] = np.nan
     for seed, of_run in zip(there.seeds, returns, strict=True):
         print(f"{there.env_id}, agent of seed {seed}, --seed {args.seed}, {su.describe_returns(of_run)}")
     if args.capture_video:
@@ -340,7 +348,7 @@ if __name__ == "__main__":
         densities = distribute(shapes, args.sparsity)
     example = torch.zeros(R, 1, obs_dim, device=device)
     if args.dry_run:
-        final_masks = su.random_masks(weights, densities)
+        final_masks = (su.magnitude_masks if args.method == "prune" else su.random_masks)(weights, densities)
         n_parameters, acting_flops = su.count_parameters(final_masks, q=q), sum(su.flops(q, example, final_masks, "q"))
         print(su.describe(weights, final_masks))
         print(

@@ -35,9 +35,10 @@ brackets: the flags that give what the code does.
  1. The value of the last observation is the future's at a time limit [--time-limits terminal: none].
  2. Actions are clipped to their bounds [--no-clip-actions]. The mean is the last layer's output [--mean tanh: squashed
     to the bounds]. The standard deviation starts at 0.35 as in the code, and is exp(log-std), in the code a softplus.
- 3. Every frame of a rollout is a step [--boundary-frames scored: the reset between two episodes is a frame, too; it has
-    weight 0 in the losses, whose mean stays that over 64, and enters the normalisation of the advantages, and RigL's
-    scores are of losses without these weights; "masked" is the same without the last].
+ 3. Every frame of a rollout is a step. In the code the reset between two episodes is a frame, too [--boundary-frames
+    masked: it has weight 0 in the losses, whose mean is still over all 64 frames, but counts when advantages are
+    normalised; scored: and RigL's scores come from losses without these weights]. With these flags a rollout is 2,048
+    frames; the code collects 2,048 steps and as many frames as come with them, and leaves out each rollout's last one.
  4. Observations are normalised by the mean and variance of all before this rollout, from 0 and 1 [--initial-variance 0:
     in the first rollout they are multiplied by 31.6 and clipped to 5] [--statistics before: those of the rollout are in
     when it is learned from, so that its first probability ratios are not 1]. The clipping to 5 and the 0.001 that is
@@ -47,21 +48,24 @@ brackets: the flags that give what the code does.
  6. Each epoch passes over the rollout once [--epochs together: minibatches come from a shuffle buffer through which all
     ten repetitions flow].
  7. Initial weights are Glorot-uniform, or by active fans with --sparse-init, biases zero, and the actor's last layer is
-    multiplied by 0.1 in either case [--actor-output-scale 1 --dense-init orthogonal: orthogonal hidden layers, and last
-    ones from N(0, 0.1 / fan-in), cut off, and U(-0.03, 0.03); none of it with --sparse-init].
+    multiplied by 0.1 in either case [--dense-init orthogonal --actor-output-scale 1: orthogonal hidden layers, and last
+    ones from N(0, 0.1 / fan-in), cut off, and U(-0.03, 0.03); with --sparse-init only in layers without a mask].
  8. Hidden units are tanh in the actor and ReLU in the critic, as in the code; the paper does not say.
  9. SET's best drop fraction in table 3 is 0: it rewires nothing, so it is static, with another weight decay.
 10. Learning rate falling to zero by rollout, Adam's epsilon 1e-5, advantages normalised in each minibatch, no clipping
     of values: the code's; the paper is silent. The value loss is 0.5 * error^2, with no further half. The gradient of
     the L2 loss is clipped with the rest, as there.
-11. RigL's scores are the gradients that the Adam step of the same update uses, before they are masked and clipped; the
-    code computes fresh ones on the same minibatch after the step, without the factor 0.5, which changes no ranking.
-12. Inactive weights take no step, so they are zero in acting and checkpoints, and pruned ones never return. In the code
-    they take Adam steps that are zeroed before the next forward pass.
+11. RigL's scores are the gradients that the Adam step of the same update uses, before they are masked and clipped. The
+    code computes them once more on the same minibatch, without the factor 0.5, which changes no ranking, and rewires
+    before that step, which new connections thus take; here they begin with the next one.
+12. Inactive weights take no step and have no part in the norm that is clipped, so they are zero in acting and
+    checkpoints, and pruned ones never return. In the code they take Adam steps that are zeroed before the next forward
+    pass, and count in the norm, which at 90% sparsity is some 1.5 times as large at the start.
 13. The SNR is that of per-example gradients of a rollout's first minibatch; the code averages the losses first, so that
     nothing is left to compare. The paper shows no SNR of PPO.
 14. --total-timesteps is rounded up to whole rollouts, as in the code: 489. Evaluations are 14,336 steps apart, as
-    there; appendix A.1 says 2,000.
+    there; appendix A.1 says 2,000. Pruning goes from 20% to 80% of the gradient steps, rewiring to 80% (appendix A.3);
+    the code's files say from 32,000 to 120,000 of 156,480.
 15. Discrete actions, pruned by ERK, too, have no table: they have MuJoCo's. MuJoCo tasks are gymnasium's v5 (v2).
 16. With --dense-output-layer the sparsity is that of the other layers, as in the code. --actor-share divides a budget
     of weights B = (1 - sparsity) * (N_actor + N_critic), biases not counted.
@@ -165,8 +169,8 @@ class Args:
     width_scale: float | None = None  # hidden units = int(64 * scale); default 1, or what method small needs
     sparse_init: bool = True  # scale initial weights by each unit's active fans (section 6); off for prune
     dense_init: Literal["glorot", "orthogonal"] = "glorot"  # initial weights without that; orthogonal is the code's
-    actor_output_scale: float = 0.1  # factor on the initial weights of the actor's last layer
-    weight_decay: float = 1e-4  # L2 on the weights, in the loss; 0 for static, 1e-6 for all methods but rigl
+    actor_output_scale: float = 0.1  # factor on the Glorot or sparse initial weights of the actor's last layer
+    weight_decay: float = 1e-4  # L2 on the weights, in the loss; 0 for static, 1e-6 for the others but rigl
     update_interval: int = 250  # gradient steps between two changes of the masks; 500 for prune, 100 for set
     drop_fraction: float = 0.3  # of connections that the first rewiring drops, falling by a cosine; 0 for set
 
@@ -289,17 +293,22 @@ def network_widths(args: Args, obs_dim: int, n_actions: int) -> tuple[int, int]:
 def initialise(nets: nn.ModuleDict, weights: su.Weights, masks: su.Masks, args: Args) -> None:
     """New parameters, each run's by its own seed; inactive weights are zero."""
     generators = su.generators(args.seeds, 1)
-    actor, critic = nets["actor"], nets["critic"]
-    by_fans = args.sparse_init and masks
-    su.sparse_init_(weights, masks if by_fans else {}, generators)  # without masks: the usual Glorot
+    actor = nets["actor"]
+    by_fans = masks if args.sparse_init else {}
+    su.sparse_init_(weights, by_fans, generators)  # without a mask: the usual Glorot
     actor.fc3.weight.mul_(args.actor_output_scale)
-    if args.dense_init == "orthogonal" and not by_fans:
-        std = math.sqrt(0.1 / actor.fc3.weight.shape[1]) / 0.87962566  # 0.87962566: of a normal cut off at 2
-        for r, generator in enumerate(generators):
-            for layer in (actor.fc1, actor.fc2, critic.fc1, critic.fc2):
-                nn.init.orthogonal_(layer.weight[r], generator=generator)
-            nn.init.trunc_normal_(actor.fc3.weight[r], std=std, a=-2 * std, b=2 * std, generator=generator)
-            nn.init.uniform_(critic.fc3.weight[r], -0.03, 0.03, generator=generator)
+    for name in weights if args.dense_init == "orthogonal" else ():
+        for run, generator in zip(weights[name], generators, strict=True):
+            values = torch.empty(run.shape)  # random numbers are the CPU's
+            if ".fc3." not in name:
+                nn.init.orthogonal_(values, generator=generator)
+            elif name.startswith("actor"):
+                std = math.sqrt(0.1 / len(run)) / 0.87962566  # 0.87962566: the std of a normal cut off at 2
+                nn.init.trunc_normal_(values, std=std, a=-2 * std, b=2 * std, generator=generator)
+            else:
+                nn.init.uniform_(values, -0.03, 0.03, generator=generator)
+            if name not in by_fans:
+                run.copy_(values)
     su.apply_masks(weights, masks)
     for name, parameter in nets.named_parameters():
         if name.endswith("bias"):
@@ -515,16 +524,21 @@ def evaluate_checkpoint(args: Args) -> None:
         vector = make_envs(there, len(there.seeds), there.eval_episodes, first_episode=True)
         nets = make_networks(len(there.seeds), there, vector).to(device)
         nets.load_state_dict(checkpoint["nets"])
+        diverged = [seed in checkpoint["diverged"] for seed in there.seeds]
     except (KeyError, TypeError, ValueError, RuntimeError):
         su.fail(f"{args.evaluate} is no checkpoint of this version of ppo_rigl.py")
     episodes = [su.seeds(args.seed, seed)[0] for seed in there.seeds]
+
+    def play(vector: gym.vector.VectorEnv) -> np.ndarray:
+        returns = envs.vector.play(vector, greedy(nets), episodes)
+        returns[diverged] = np.nan
+        return returns
+
     if args.observation_noise:
-        play = (vector, lambda noisy: envs.vector.play(noisy, greedy(nets), episodes))
-        played = envs.noise.play_with_noise(*play, args.observation_noise, len(there.seeds), args.seed)
+        played = envs.noise.play_with_noise(vector, play, args.observation_noise, len(there.seeds), args.seed)
         envs.noise.report(played, there.seeds, args.seed, Path(args.evaluate).with_name("noise.csv"))
         return
-    returns = envs.vector.play(vector, greedy(nets), episodes)
-    for seed, of_run in zip(there.seeds, returns, strict=True):
+    for seed, of_run in zip(there.seeds, play(vector), strict=True):
         print(f"{there.env_id}, agent of seed {seed}, --seed {args.seed}, {su.describe_returns(of_run)}")
     if args.capture_video:
         record_video(nets, there, Path(args.evaluate).with_suffix(".gif"), args.seed)
@@ -578,7 +592,7 @@ if __name__ == "__main__":
         }
 
     if args.dry_run:
-        final_masks = su.random_masks(weights, densities)
+        final_masks = (su.magnitude_masks if args.method == "prune" else su.random_masks)(weights, densities)
         size = sizes(final_masks)
         print(su.describe(weights, final_masks))
         print(f"{size['parameters']:,} parameters and {size['acting_flops']:,} FLOPs for an action, in each run")
@@ -732,11 +746,11 @@ if __name__ == "__main__":
         with torch.no_grad():
             seen = obs_moments.normalise(rollout["obs"])
             old_log_prob = log_prob(actor(seen), actor.log_std, rollout["action"])
+            values = critic(seen).squeeze(-1)
+            next_values = critic(obs_moments.normalise(rollout["next_obs"])).squeeze(-1)
             if args.statistics == "before":
                 obs_moments.update(rollout["obs"])
                 seen = obs_moments.normalise(rollout["obs"])
-            values = critic(seen).squeeze(-1)
-            next_values = critic(obs_moments.normalise(rollout["next_obs"])).squeeze(-1)
         in_time = [x.view(R, args.num_steps, -1).transpose(0, 1).numpy(force=True) for x in (values, next_values)]
         terminated = store["ended" if args.time_limits == "terminal" else "terminated"]
         advantage = gae(reward, *in_time, terminated, store["ended"], args)

@@ -440,7 +440,7 @@ if __name__ == "__main__":
                 shapes = {name: shape for name, shape in shapes.items() if ".fc3." not in name}
             densities.update(distribute(shapes, sparsity))
     if args.dry_run:
-        final_masks = su.random_masks(weights, densities)
+        final_masks = (su.magnitude_masks if args.method == "prune" else su.random_masks)(weights, densities)
         parameters = su.count_parameters(final_masks, actor=actor, qf=qf)
         acting_flops = sum(su.flops(actor, torch.zeros(1, obs_dim, device=device), final_masks, "actor"))
         print(su.describe(weights, final_masks))

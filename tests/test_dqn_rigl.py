@@ -59,20 +59,24 @@ def test_the_codes_initial_weights_are_he_normal_and_only_without_fans():
     def make(**flags) -> QNetwork:
         q = QNetwork(2, 64, 3, 256)
         weights = su.prunable(q=q)
-        masks = su.random_masks(weights, dict.fromkeys(weights, 0.5)) if flags.pop("sparse") else {}
+        masked = [name for name in weights if name.split(".")[1] in flags["sparse"]]
+        masks = su.random_masks(weights, dict.fromkeys(masked, 0.5))
+        del flags["sparse"]
         dqn_rigl.initialise(q, weights, masks, Args(seeds=(1, 2), **flags))
         assert all((weights[name][mask == 0] == 0).all() for name, mask in masks.items())
         return q
 
-    he = make(dense_init="he", sparse=False)
+    he = make(dense_init="he", sparse="")
     for layer, fan_in in ((he.fc1, 64), (he.fc2, 256)):
         assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / fan_in), rel=0.03)
         assert layer.weight.abs().max() < 2 * math.sqrt(2 / fan_in) / 0.879
     assert he.fc3.weight.abs().max() <= 0.03 and (he.fc3.bias == -0.2).all() and (he.fc1.bias == 0).all()
     assert not torch.equal(he.fc2.weight[0], he.fc2.weight[1])
-    scaled = make(dense_init="he", sparse=True)
+    scaled = make(dense_init="he", sparse="fc1 fc2 fc3")
     assert scaled.fc3.weight.abs().max() > 0.1 and (scaled.fc3.bias == 0).all()
-    glorot = make(sparse=False)
+    scaled = make(dense_init="he", sparse="fc1 fc2")  # an output layer without a mask is the dense one's
+    assert scaled.fc3.weight.abs().max() <= 0.03 and (scaled.fc3.bias == -0.2).all()
+    glorot = make(sparse="")
     assert glorot.fc1.weight.abs().max().item() == pytest.approx(math.sqrt(6 / (64 + 256)), rel=0.01)
 
 
@@ -135,3 +139,5 @@ def test_a_diverged_run_has_no_returns_and_the_others_go_on(tmp_path, monkeypatc
     sound, rows = (read_csv(tmp_path / name / "results.csv") for name in ("sound", "run"))
     assert [row for row in rows if row["seed"] == "1"] == [row for row in sound if row["seed"] == "1"]
     assert [row["return_mean"] == "nan" for row in rows if row["seed"] == "2"] == [False] * 3 + [True] * 2
+    lines = run_here(SCRIPT, f"--evaluate {tmp_path}/run/checkpoint.pt --eval-episodes 2").stdout.splitlines()
+    assert ["the agent has diverged" in line for line in lines] == [False, True]

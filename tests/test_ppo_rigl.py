@@ -177,7 +177,8 @@ def test_rewards_are_divided_by_the_std_of_their_discounted_sums():
 
 @pytest.mark.parametrize("flags", ["", "--statistics before"])
 def test_the_first_ratio_is_one_unless_the_statistics_moved(flags, tmp_path, monkeypatch):
-    calls, variables = rollouts(monkeypatch, f"--update-epochs 1 --num-minibatches 1 {flags}", tmp_path)
+    line = f"--update-epochs 1 --num-minibatches 1 --learning-rate 0 {flags}"
+    calls, variables = rollouts(monkeypatch, line, tmp_path)
     nets, batch, _ = next(call for call in calls if call["name"] == "ppo_losses")["inputs"]
     moments = variables["obs_moments"]
     assert moments.count.item() == 64
@@ -185,6 +186,11 @@ def test_the_first_ratio_is_one_unless_the_statistics_moved(flags, tmp_path, mon
     before = ppo_rigl.RunningMoments(1, 1)
     expected = (moments if flags else before).normalise(raw)
     torch.testing.assert_close(batch["obs"].sort(1).values, expected.sort(1).values)
+    # Advantages come from values with the statistics of the play, in either case
+    (values,) = (call["inputs"][1] for call in calls if call["name"] == "gae")
+    with torch.no_grad():
+        expected = nets["critic"](before.normalise(raw)).flatten()
+    torch.testing.assert_close(torch.from_numpy(values).flatten(), expected)
 
 
 @pytest.mark.parametrize(("flags", "low", "high"), [("", -0.1, 0.1), ("--no-clip-actions", -9, 9)])
@@ -232,6 +238,11 @@ def test_initial_weights():
     torch.testing.assert_close(square @ square.mT, torch.eye(64).expand(2, 64, 64), rtol=0, atol=1e-5)
     assert nets["critic"].fc3.weight.abs().max() <= 0.03
     assert nets["actor"].fc3.weight.std().item() == pytest.approx(math.sqrt(0.1 / 64), rel=0.2)
+    # With sparse_init a last layer without a mask keeps them, and those with masks go by active fans
+    nets, weights, masks = networks(args)
+    masks = {name: mask for name, mask in masks.items() if "fc3" not in name}
+    ppo_rigl.initialise(nets, weights, masks, Args(seeds=(1, 2), dense_init="orthogonal"))
+    assert nets["critic"].fc3.weight.abs().max() <= 0.03 and nets["critic"].fc2.weight.abs().max() > 0.2
     scaled = {}
     for factor in (0.1, 1.0):
         nets, weights, masks = networks(args)
@@ -285,3 +296,7 @@ def test_a_run_that_diverges_does_not_stop_the_others(method, tmp_path, monkeypa
     for parameter in done.variables["parameters"].values():
         assert (parameter[0] == 0).all() and parameter[1].isfinite().all()
     assert all(len({int(run.sum()) for run in mask}) == 1 for mask in done.variables["masks"].values())
+    said_of_it = run_here(
+        SCRIPT, f"--evaluate {tmp_path}/checkpoint.pt --eval-episodes 2 --observation-noise 0 1"
+    ).stdout
+    assert said_of_it.count("the agent has diverged") == 2 and said_of_it.count("2 episodes: mean") == 2

@@ -186,6 +186,16 @@ def test_small_has_the_parameters_of_the_sparse_agent(name, tmp_path):
     assert sizes["small"] == pytest.approx(sizes["static"], rel=0.02)
 
 
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_dry_run_shows_what_pruning_leaves(name, tmp_path):
+    """Not what other methods have: pruning rounds the number of weights that it keeps, they that of the others."""
+    line = f"{SCRIPTS[name].flags.replace('--seeds 3 5', '')} {SCRIPTS[name].width} --method prune --sparsity 0.97"
+    out = run_here(SCRIPTS[name].path, f"{line} --dry-run").stdout
+    run_here(SCRIPTS[name].path, f"{line} --run-dir {tmp_path}")
+    parameters = int(float(read_csv(tmp_path / "results.csv")[-1]["parameters"]))
+    assert f"\n{parameters:,} parameters" in out
+
+
 @pytest.mark.parametrize(  # Atari's games cannot be restored
     ("name", "method", "more"),
     [(name, method, "") for name in ("sac", "dqn", "ppo") for method in ("rigl", "prune", "set")]
@@ -261,6 +271,7 @@ def test_weights_that_diverge_end_the_run_with_one_line(name, method, tmp_path):
         ("--sparsity 1.0", "--sparsity must be in [0, 1), not 1.0"),
         ("--drop-fraction 1.5", "--drop-fraction must be in [0, 1], not 1.5"),
         ("--seeds 1 -1", "--seeds must be 0 or more"),
+        ("--method small --dense-output-layer", "--dense-output-layer does not go with --method small"),
         ("--run-dir /dev/null/x", "cannot use /dev/null/x as a run folder"),
         ("--evaluate nowhere.pt", "cannot read nowhere.pt as a checkpoint: No such file"),
     ],
