@@ -38,18 +38,18 @@ results can depend on it, a flag has the code's way:
  4. At the cap of 27,000 steps the last observation is followed by its value. In the code its value is 0, as if the game
     had ended: --cap-is-terminal.
  5. The target network starts as a copy. In the code it has initial weights of its own until it is first set, about
-    1,000 updates later: --separate-target.
+    1,000 updates later: --separate-target. There it has no masks until then; here it has those of the online network.
  6. Rewiring replaces no Adam step. In the code a step of RigL (not of SET) does: --rewire-replaces-step.
  7. Static networks have the sparse initialisation, as in tables 4 and 5; in the code not: --no-sparse-init. It averages
     each weight's active fan-in and fan-out (Glorot), as in the code; section 6 speaks of incoming connections only.
- 8. Pruning's ERK is that of the network's own shapes. The code takes 7,744 x 512 for the first dense layer of every
-    width and network.
+ 8. Pruning's ERK is that of the network's own shapes. The code takes 7,744 inputs for the first dense layer at every
+    width, and for the ResNet always 512 units.
  9. Inactive weights take no step, so they are zero in acting, targets and checkpoints, and pruned ones never return.
     In the code they take Adam steps that are zeroed before the next update, but not before acting or evaluations. A
     weight that is dropped is dropped from the target network at once, in the code when that is next set.
 10. No noise is added to magnitudes to break ties.
-11. --total-timesteps counts the first 20,000 random steps, and the step that starts an episode. Schedules count
-    gradient steps: pruning runs from 20% to 80% of them, SET and RigL rewire from the first one to 80%.
+11. --total-timesteps counts the step that starts an episode, too. Schedules count the gradient steps that are really
+    made: pruning runs from 20% to 80% of them, SET and RigL rewire from the first one to 80%.
 12. A resumed run has its masks; the code draws new ones.
 13. --num-envs above 1, which is faster, has no counterpart in the paper. Updates stay one for four steps.
 """
@@ -499,11 +499,11 @@ def describe_sparsity(q: QNetwork, masks: su.Masks, device: torch.device) -> dic
     }
 
 
-def record_video(q: QNetwork, args: Args, file: Path) -> None:
+def record_video(q: QNetwork, args: Args, file: Path, seed: int) -> None:
     """An episode as a gif."""
     file.parent.mkdir(exist_ok=True)
-    act = policy(q, args.eval_epsilon, np.random.default_rng(args.seed))
-    envs.vector.record(args.env_id, act, file, args.seed, max_episode_steps=args.max_episode_steps)
+    act = policy(q, args.eval_epsilon, np.random.default_rng(seed))
+    envs.vector.record(args.env_id, act, file, seed, max_episode_steps=args.max_episode_steps)
 
 
 def evaluate_checkpoint(args: Args) -> None:
@@ -528,7 +528,7 @@ def evaluate_checkpoint(args: Args) -> None:
         returns = evaluate(q, vector, there, [args.seed])
         print(f"{there.env_id}, --seed {args.seed}, {su.describe_returns(returns)}")
     if args.capture_video:
-        record_video(q, there, Path(args.evaluate).with_suffix(".gif"))
+        record_video(q, there, Path(args.evaluate).with_suffix(".gif"), args.seed)
 
 
 if __name__ == "__main__":
@@ -728,4 +728,4 @@ if __name__ == "__main__":
     log.finish(stop, finished)
     if args.capture_video:
         print("drawing one episode")
-        stop.interruptible(record_video, q, args, run_dir / "videos" / f"step-{step}.gif")
+        stop.interruptible(record_video, q, args, run_dir / "videos" / f"step-{step}.gif", args.seed)

@@ -32,7 +32,7 @@ Differences from the paper and its public code (google-research/rigl, rigl/rl), 
  1. Epsilon falls from 1 to 0.1 over 25,000 steps and is 0.1 in evaluations, as in table 6. The code has a constant 0.01
     and a greedy evaluation: --start-e 0.01 --end-e 0.01 --eval-epsilon 0.
  2. --total-timesteps counts the initial random steps; the code's count starts after them. Schedules count gradient
-    steps: pruning runs from 20% to 80% of them (75% in the code), SET and RigL rewire from the first one to 80%.
+    steps: pruning runs from 20% to 80% of them, SET and RigL rewire from the first one to 80% (75% in the code).
  3. RigL's scores are the gradients that the Adam step of the same update uses, before they are masked. The code
     computes them once more on the same batch and rewires before that step, which new connections thus take; here they
     begin with the next one. Rewiring replaces no Adam step.
@@ -40,8 +40,8 @@ Differences from the paper and its public code (google-research/rigl, rigl/rl), 
     In the code they take Adam steps that are zeroed before the next forward pass. A weight that is dropped is dropped
     from the target network at once; one that is grown has weight zero there until the next copy.
  5. Initial weights are Glorot-uniform, or by active fans with --sparse-init, and biases zero, as in sac_rigl.py. The
-    dense networks of the code have --dense-init he: He-normal, cut off at two standard deviations, in hidden layers,
-    U(-0.03, 0.03) in the output layer, and output biases of -0.2, as layers without a mask have in sparse networks.
+    code has --dense-init he: He-normal, cut off at two standard deviations, in hidden layers, U(-0.03, 0.03) in the
+    output layer, where these are not by active fans, and in all methods output biases of -0.2.
  6. Weight decay leaves out the output layer, as in the code. Adam's epsilon is PyTorch's 1e-8 (Keras: 1e-7).
  7. The last observation of an episode that a time limit ends is followed by its value, in the code, too. Cart-Pole is
     v1, of 500 steps; with --env-id CartPole-v0 it is the code's, of 200.
@@ -187,7 +187,7 @@ def network_width(args: Args, obs_dim: int, n_actions: int) -> int:
 def initialise(q: QNetwork, weights: su.Weights, masks: su.Masks, args: Args) -> None:
     """New parameters, each run's by its own seed; inactive weights are zero."""
     generators = su.generators(args.seeds, 1)
-    by_fans = masks if args.sparse_init else {}
+    by_fans = masks if args.sparse_init and args.method != "prune" else {}  # pruning starts as the dense networks do
     su.sparse_init_(weights, by_fans, generators)  # without a mask: the usual Glorot
     for name, parameter in q.named_parameters():
         if "bias" in name:
@@ -202,7 +202,7 @@ def initialise(q: QNetwork, weights: su.Weights, masks: su.Masks, args: Args) ->
                 nn.init.trunc_normal_(values, std=std, a=-2 * std, b=2 * std, generator=generator)
             if name not in by_fans:
                 run.copy_(values)
-    if args.dense_init == "he" and "q.fc3.weight" not in by_fans:
+    if args.dense_init == "he":
         nn.init.constant_(q.fc3.bias, -0.2)
     su.apply_masks(weights, masks)
 
@@ -293,8 +293,10 @@ def evaluate_checkpoint(args: Args) -> None:
     su.exit_on_signal()
     try:
         checkpoint = su.load_checkpoint(Path(args.evaluate), device)
-        there = Args(**{**checkpoint["args"], "eval_episodes": args.eval_episodes})
+        there = Args(**{**checkpoint["args"], "eval_episodes": args.eval_episodes, "seed": args.seed})
         there.max_episode_steps = args.max_episode_steps or there.max_episode_steps
+        if su.flag_given("eval-epsilon", ""):
+            there.eval_epsilon = args.eval_epsilon
         vector = make_envs(there, len(there.seeds), there.eval_episodes, first_episode=True)
         shape = vector.single_observation_space.shape[0], int(vector.single_action_space.n)
         q = QNetwork(len(there.seeds), *shape, network_width(there, *shape)).to(device)
@@ -304,22 +306,22 @@ def evaluate_checkpoint(args: Args) -> None:
     except (KeyError, TypeError, ValueError, RuntimeError):
         su.fail(f"{args.evaluate} is no checkpoint of this version of dqn_rigl.py")
     episodes = [su.seeds(args.seed, seed)[0] for seed in there.seeds]
-    returns = envs.vector.play(vector, policy(q, args.eval_epsilon, episodes), episodes)
+    returns = envs.vector.play(vector, policy(q, there.eval_epsilon, episodes), episodes)
     returns[diverged] = np.nan
     for seed, of_run in zip(there.seeds, returns, strict=True):
         print(f"{there.env_id}, agent of seed {seed}, --seed {args.seed}, {su.describe_returns(of_run)}")
     if args.capture_video:
-        record_video(q, there, Path(args.evaluate).with_suffix(".gif"), args.eval_epsilon)
+        record_video(q, there, Path(args.evaluate).with_suffix(".gif"))
 
 
-def record_video(q: QNetwork, args: Args, file: Path, epsilon: float) -> None:
+def record_video(q: QNetwork, args: Args, file: Path) -> None:
     """An episode of the first run as a gif."""
     first = QNetwork(1, q.fc1.weight.shape[1], q.fc3.weight.shape[2], q.fc1.weight.shape[2]).to(q.fc1.weight.device)
     first.load_state_dict({name: tensor[:1] for name, tensor in q.state_dict().items()})
     first.bfloat16 = q.bfloat16
     file.parent.mkdir(exist_ok=True)
     task = {"max_episode_steps": args.max_episode_steps}
-    envs.vector.record(args.env_id, policy(first, epsilon, [0]), file, su.seeds(args.seed)[0], **task)
+    envs.vector.record(args.env_id, policy(first, args.eval_epsilon, [0]), file, su.seeds(args.seed)[0], **task)
 
 
 if __name__ == "__main__":
@@ -553,4 +555,4 @@ if __name__ == "__main__":
     log.finish(stop, finished)
     if args.capture_video:
         print("drawing one episode")
-        stop.interruptible(record_video, q, args, run_dir / "videos" / f"step-{step}.gif", args.eval_epsilon)
+        stop.interruptible(record_video, q, args, run_dir / "videos" / f"step-{step}.gif")

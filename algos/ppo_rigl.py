@@ -49,7 +49,7 @@ brackets: the flags that give what the code does.
     ten repetitions flow].
  7. Initial weights are Glorot-uniform, or by active fans with --sparse-init, biases zero, and the actor's last layer is
     multiplied by 0.1 in either case [--dense-init orthogonal --actor-output-scale 1: orthogonal hidden layers, and last
-    ones from N(0, 0.1 / fan-in), cut off, and U(-0.03, 0.03); with --sparse-init only in layers without a mask].
+    ones from N(0, 0.1 / fan-in), cut off, and U(-0.03, 0.03); with --sparse-init only for pruning and in layers without a mask].
  8. Hidden units are tanh in the actor and ReLU in the critic, as in the code; the paper does not say.
  9. SET's best drop fraction in table 3 is 0: it rewires nothing, so it is static, with another weight decay.
 10. Learning rate falling to zero by rollout, Adam's epsilon 1e-5, advantages normalised in each minibatch, no clipping
@@ -294,7 +294,7 @@ def initialise(nets: nn.ModuleDict, weights: su.Weights, masks: su.Masks, args: 
     """New parameters, each run's by its own seed; inactive weights are zero."""
     generators = su.generators(args.seeds, 1)
     actor = nets["actor"]
-    by_fans = masks if args.sparse_init else {}
+    by_fans = masks if args.sparse_init and args.method != "prune" else {}  # pruning starts as the dense networks do
     su.sparse_init_(weights, by_fans, generators)  # without a mask: the usual Glorot
     actor.fc3.weight.mul_(args.actor_output_scale)
     for name in weights if args.dense_init == "orthogonal" else ():

@@ -73,9 +73,11 @@ def test_the_codes_initial_weights_are_he_normal_and_only_without_fans():
     assert he.fc3.weight.abs().max() <= 0.03 and (he.fc3.bias == -0.2).all() and (he.fc1.bias == 0).all()
     assert not torch.equal(he.fc2.weight[0], he.fc2.weight[1])
     scaled = make(dense_init="he", sparse="fc1 fc2 fc3")
-    assert scaled.fc3.weight.abs().max() > 0.1 and (scaled.fc3.bias == 0).all()
+    assert scaled.fc3.weight.abs().max() > 0.1 and (scaled.fc3.bias == -0.2).all()
     scaled = make(dense_init="he", sparse="fc1 fc2")  # an output layer without a mask is the dense one's
-    assert scaled.fc3.weight.abs().max() <= 0.03 and (scaled.fc3.bias == -0.2).all()
+    assert scaled.fc3.weight.abs().max() <= 0.03 and scaled.fc2.weight.std() > 0.07
+    pruned = make(dense_init="he", sparse="fc1 fc2 fc3", method="prune")  # starts as the dense ones do
+    assert pruned.fc3.weight.abs().max() <= 0.03 and pruned.fc2.weight.abs().max() < 2 * math.sqrt(2 / 256) / 0.879
     glorot = make(sparse="")
     assert glorot.fc1.weight.abs().max().item() == pytest.approx(math.sqrt(6 / (64 + 256)), rel=0.01)
 
@@ -141,3 +143,22 @@ def test_a_diverged_run_has_no_returns_and_the_others_go_on(tmp_path, monkeypatc
     assert [row["return_mean"] == "nan" for row in rows if row["seed"] == "2"] == [False] * 3 + [True] * 2
     lines = run_here(SCRIPT, f"--evaluate {tmp_path}/run/checkpoint.pt --eval-episodes 2").stdout.splitlines()
     assert ["the agent has diverged" in line for line in lines] == [False, True]
+
+
+def test_a_checkpoint_is_evaluated_as_its_run_was(tmp_path):
+    """With its own epsilon, unless another one is given; --seed is that of the episodes and of the video's."""
+    line = f"--total-timesteps 200 --learning-starts 100 {TINY} --eval-epsilon 0 --run-dir {tmp_path}"
+    run_here(SCRIPT, line)
+    evaluate, out = f"--evaluate {tmp_path}/checkpoint.pt --eval-episodes 20", {}
+    for more in (
+        "",
+        " --eval-epsilon 0",
+        " --eval-epsilon 1",
+        " --seed 3 --capture-video",
+        " --seed 4 --capture-video",
+    ):
+        out[more] = run_here(SCRIPT, evaluate + more).stdout
+        gif = tmp_path / "checkpoint.gif"
+        out[more + " gif"] = gif.read_bytes() if gif.exists() else None
+    assert out[""] == out[" --eval-epsilon 0"] != out[" --eval-epsilon 1"]
+    assert out[" --seed 3 --capture-video gif"] != out[" --seed 4 --capture-video gif"]
