@@ -49,7 +49,7 @@ brackets: the flags that give what the code does.
     ten repetitions flow].
  7. Initial weights are Glorot-uniform, or by active fans with --sparse-init, biases zero, and the actor's last layer is
     multiplied by 0.1 in either case [--dense-init orthogonal --actor-output-scale 1: orthogonal hidden layers, and last
-    ones from N(0, 0.1 / fan-in), cut off, and U(-0.03, 0.03); with --sparse-init only for pruning and in layers without a mask].
+    ones from N(0, 0.1 / fan-in), cut off, and U(-0.03, 0.03); not in layers that --sparse-init has scaled].
  8. Hidden units are tanh in the actor and ReLU in the critic, as in the code; the paper does not say.
  9. SET's best drop fraction in table 3 is 0: it rewires nothing, so it is static, with another weight decay.
 10. Learning rate falling to zero by rollout, Adam's epsilon 1e-5, advantages normalised in each minibatch, no clipping

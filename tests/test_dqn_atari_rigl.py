@@ -111,9 +111,9 @@ def test_the_table_is_printed_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out = run_here(SCRIPT, "--method prune --sparsity 0.9 --dry-run").stdout.splitlines()
     first, last = (" ".join(out[i].split()) for i in (0, 5))
-    assert first == "q.conv1.weight (32, 4, 8, 8) density 0.29834 2,444 weights 2,169,720 FLOPs"
-    assert last == "all density 0.10000 404,588 of 4,045,824 weights"
-    assert out[6] == "405,266 parameters with biases; 5,673,934 FLOPs for an action"
+    assert first == "q.conv1.weight (32, 4, 8, 8) density 0.29822 2,443 weights 2,168,838 FLOPs"
+    assert last == "all density 0.10000 404,585 of 4,045,824 weights"
+    assert out[6] == "405,263 parameters with biases; 5,672,808 FLOPs for an action"
     assert not list(tmp_path.iterdir())
 
 

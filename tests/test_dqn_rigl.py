@@ -75,7 +75,7 @@ def test_the_codes_initial_weights_are_he_normal_and_only_without_fans():
     scaled = make(dense_init="he", sparse="fc1 fc2 fc3")
     assert scaled.fc3.weight.abs().max() > 0.1 and (scaled.fc3.bias == -0.2).all()
     scaled = make(dense_init="he", sparse="fc1 fc2")  # an output layer without a mask is the dense one's
-    assert scaled.fc3.weight.abs().max() <= 0.03 and scaled.fc2.weight.std() > 0.07
+    assert scaled.fc3.weight.abs().max() <= 0.03 and scaled.fc2.weight.std() > 0.055
     pruned = make(dense_init="he", sparse="fc1 fc2 fc3", method="prune")  # starts as the dense ones do
     assert pruned.fc3.weight.abs().max() <= 0.03 and pruned.fc2.weight.abs().max() < 2 * math.sqrt(2 / 256) / 0.879
     glorot = make(sparse="")
@@ -150,15 +150,10 @@ def test_a_checkpoint_is_evaluated_as_its_run_was(tmp_path):
     line = f"--total-timesteps 200 --learning-starts 100 {TINY} --eval-epsilon 0 --run-dir {tmp_path}"
     run_here(SCRIPT, line)
     evaluate, out = f"--evaluate {tmp_path}/checkpoint.pt --eval-episodes 20", {}
-    for more in (
-        "",
-        " --eval-epsilon 0",
-        " --eval-epsilon 1",
-        " --seed 3 --capture-video",
-        " --seed 4 --capture-video",
-    ):
+    epsilons, videos = ["", " --eval-epsilon 0", " --eval-epsilon 1"], [f" --seed {s} --capture-video" for s in (3, 4)]
+    for more in epsilons + videos:
         out[more] = run_here(SCRIPT, evaluate + more).stdout
         gif = tmp_path / "checkpoint.gif"
         out[more + " gif"] = gif.read_bytes() if gif.exists() else None
     assert out[""] == out[" --eval-epsilon 0"] != out[" --eval-epsilon 1"]
-    assert out[" --seed 3 --capture-video gif"] != out[" --seed 4 --capture-video gif"]
+    assert out[f"{videos[0]} gif"] != out[f"{videos[1]} gif"]
