@@ -688,7 +688,8 @@ if __name__ == "__main__":
             batch = replay.batch(*replay.draw(args.batch_size, stream), device)
             watch.lap("sample")
             # With --kernel sparse this update is a dense one if the masks change or the SNR is measured
-            measuring = args.snr_interval and step % args.snr_interval < args.train_frequency
+            at = args.learning_starts + (update + 1) * args.train_frequency  # this update's step
+            measuring = args.snr_interval and -at % args.snr_interval < args.train_frequency
             if rewiring or pruning or measuring:
                 kernels.unpack()
             # Signal-to-noise ratio of the gradients on this batch (section 7)

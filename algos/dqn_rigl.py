@@ -508,7 +508,7 @@ if __name__ == "__main__":
         watch.lap("sample")
 
         # With --kernel sparse this update is a dense one if the masks change or the SNR is measured
-        measuring = args.snr_interval and step % args.snr_interval < args.train_frequency
+        measuring = args.snr_interval and -step % args.snr_interval < args.train_frequency  # the last one before it
         if update % args.update_interval == 0 or pruning or measuring:
             kernels.unpack()
         target = td_target(q, q_target, b_next_obs, b_reward, b_terminated, args)

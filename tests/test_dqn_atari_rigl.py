@@ -362,6 +362,15 @@ def test_bfloat16_is_the_same_to_two_digits():
     torch.testing.assert_close(q(obs), exact, rtol=0.03, atol=0.003)
 
 
+def test_snr_is_measured_once_before_an_evaluation(tmp_path, monkeypatch):
+    """By the last update before it, also where a step of all games makes several updates."""
+    measured, snr = [], dqn_atari_rigl.gradient_snr
+    monkeypatch.setattr(dqn_atari_rigl, "gradient_snr", lambda *inputs: measured.append(snr(*inputs)) or measured[-1])
+    line = f"--env-id ALE/Pong-v5 {TINY} --num-envs 8 --snr-interval 80 --eval-interval 80 --total-timesteps 240"
+    run_main(dqn_atari_rigl, f"{line} --learning-starts 40 --checkpoint-interval 80 --run-dir {tmp_path}")
+    assert [float(row["snr"]) for row in read_csv(tmp_path / "results.csv")] == measured and len(measured) == 3
+
+
 def test_snr_is_the_brute_force_one():
     q, q_target = (ImpalaNetwork(6, 0.05, 20) for _ in range(2))
     batch = (pictures(5), pictures(5), torch.arange(5), torch.ones(5), torch.tensor([0.0, 1, 0, 0, 0]))

@@ -145,6 +145,14 @@ def test_a_diverged_run_has_no_returns_and_the_others_go_on(tmp_path, monkeypatc
     assert ["the agent has diverged" in line for line in lines] == [False, True]
 
 
+def test_snr_is_that_of_the_last_update_before_an_evaluation(tmp_path):
+    line = f"{TINY} --snr-interval 50 --eval-interval 50"  # the last of two --snr-interval counts
+    line += " --total-timesteps 200 --learning-starts 101 --train-frequency 4"
+    run_here(SCRIPT, f"{line} --run-dir {tmp_path}")
+    snr = [row["snr"] for row in read_csv(tmp_path / "results.csv")]
+    assert [value == "nan" for value in snr] == [True, True, True, False, False] and snr[3] != snr[4]
+
+
 def test_a_checkpoint_is_evaluated_as_its_run_was(tmp_path):
     """With its own epsilon, unless another one is given; --seed is that of the episodes and of the video's."""
     line = f"--total-timesteps 200 --learning-starts 100 {TINY} --eval-epsilon 0 --run-dir {tmp_path}"
