@@ -95,8 +95,8 @@ class BatchedLinear(nn.Module):
 
 
 def tanh(x: Tensor) -> Tensor:
-    """Where no gradient flows on a CPU, NumPy's tanh in the place of x: it takes a seventh of the time of PyTorch's and
-    is right to 1.1e-7 of its value (PyTorch's: 6e-8)."""
+    """tanh of x. On a CPU, where no gradient is needed, it is NumPy's, which takes a seventh of the time of PyTorch's,
+    is right to 1.1e-7 of its value (PyTorch's: 6e-8), and overwrites x."""
     if x.requires_grad or x.device.type != "cpu":
         return torch.tanh(x)
     np.tanh(x.numpy(), out=x.numpy())
@@ -106,17 +106,18 @@ def tanh(x: Tensor) -> Tensor:
 class TanhLayers:
     """R networks of ``BatchedLinear`` with tanh between them, x [R, B, in] -> [R, B, out], and their backward pass.
 
-    The same as layer after layer with autograd, in less than half the time where networks are small: numbers lie as
-    [R, units, B] between the layers, where products with few outputs are five times as fast; tanh is that above; and
-    nothing large is in new memory, which takes as long as the arithmetic. So a call overwrites what the last one left
-    for ``backward``.
+    The results of layer after layer with autograd, in less than half the time if networks are small, for three reasons.
+    Between the layers numbers are [R, units, B], where products with few outputs are five times as fast. tanh is the
+    function above. Results go into memory that is kept from call to call, as allocating it takes as long as the
+    arithmetic. So a call overwrites what the last one left for ``backward``.
     """
 
     def __init__(self, layers: Sequence[BatchedLinear]):
         self.layers, self.buffers, self.units = layers, {}, []
 
     def _buffer(self, *shape: int) -> Tensor:
-        """Memory that stays from call to call; the last number is no size, but tells it from others of that shape."""
+        """A tensor that is used again in each call. The last number is not a size: it keeps apart tensors of the same
+        shape."""
         if shape not in self.buffers:
             self.buffers[shape] = self.layers[0].weight.new_empty(shape[:-1])
         return self.buffers[shape]
@@ -210,8 +211,9 @@ class FlatAdam(torch.optim.Adam):
     to a norm of at most ``max_norm``; L2 decay is for weights alone.
 
     The parameters become views of one tensor [R, n], so that a step is a few calls for all of them: with small networks
-    that is a fifth of an update. Adam's kernel rounds the last numbers of a tensor, those beyond a multiple of 16, in
-    another way than the rest, and a run would notice its neighbours: hence zeros end each row.
+    that is a fifth of an update. Adam's fused kernel computes the numbers after the last multiple of 16 in another way,
+    with other rounding. A run's results would then depend on how many runs there are. So each row ends in zeros, up to
+    a multiple of 16.
     """
 
     def __init__(
@@ -254,8 +256,9 @@ def run_adam(
 ) -> torch.optim.Adam:
     """Adam for parameters with a run axis, with L2 decay on weights alone.
 
-    Its fused kernel rounds the last numbers of a tensor, those beyond a multiple of 16, in another way than the rest,
-    so that a run would notice its neighbours: tensors of other sizes take the slower kernel.
+    Its fused kernel computes the numbers after the last multiple of 16 in another way, with other rounding. A run's
+    results would then depend on how many runs there are. So a tensor whose size is no multiple of 16 takes the slower
+    kernel.
     """
     groups = {}
     for name, p in parameters.items():
@@ -394,12 +397,12 @@ class SparseKernels:
                 kernels.unpack()        # or a checkpoint would hold packed weights
                 ...
 
-    While they are packed, a weight whose density is at most ``max_density`` is not [R, in, out] but [R, n], its active
-    numbers (``Pattern``), and so are its gradient, its moments and the target network's weight. So all that an update
-    does with them costs what they are, and inactive weights are nowhere. ``unpack`` puts them back into the tensors
-    that they were in: whatever changes masks, evaluates or saves knows nothing of kernels, and checkpoints are the
-    same. All layers, dense ones too, compute on columns [in, B] then, as CSR products do, so that no activation is
-    transposed. R is the number of networks that a layer holds, n their largest number of active weights.
+    While packed, a weight with a density of at most ``max_density`` is stored as [R, n], its active numbers alone
+    (``Pattern``), instead of [R, in, out]. So are its gradient, its moments and the target network's weight: an update
+    costs what the active weights cost. ``unpack`` puts all of it back into the same dense tensors, so code that changes
+    masks, evaluates or saves need not know of kernels, and checkpoints are the same. While anything is packed, all
+    layers compute on columns [in, B], as CSR products do; then no activation has to be transposed. R is the number of
+    networks that a layer holds, n their largest number of active weights.
 
     Runs on a CPU; ends the program with one line on a GPU or where PyTorch was built without MKL.
     """
@@ -710,8 +713,8 @@ def layer_flops(net: nn.Module, example: Tensor, masks: Weights, prefix: str) ->
     O outputs takes m * P multiplications and m * P - O additions, O more additions if it has a bias, and O
     multiplications for a ReLU, which every layer is charged for. Pooling and residual additions are not counted.
 
-    ``example`` is a batch of one, of batched layers [R, 1, ...], whose R networks count together; ``masks`` are named
-    as by ``prunable(prefix=net)``.
+    ``example`` is a batch of one. For batched layers it is [R, 1, ...], and the numbers are the sum over the R
+    networks. ``masks`` are named as by ``prunable(prefix=net)``.
     """
     outputs = {}
     names = prunable(**{prefix: net})
@@ -739,7 +742,7 @@ def layer_flops(net: nn.Module, example: Tensor, masks: Weights, prefix: str) ->
 
 
 @torch.no_grad()
-def sparse_init_(weights: Weights, masks: Weights, generator: torch.Generator | None = None) -> None:
+def sparse_init_(weights: Weights, masks: Weights, generator: Generators = None) -> None:
     """Glorot-uniform initialisation by each unit's active connections, in place; inactive weights become zero.
 
     The weight from input i to unit j is drawn from U(-l, l), l = sqrt(3 / max(1, (fan_in(j) + fan_out(i)) / 2)), where
@@ -965,9 +968,9 @@ def zero_diverged(parameters: Weights, optimizer: torch.optim.Optimizer, *others
 class Best:
     """The best weights of each of R networks over the evaluations of a round.
 
-    Of equal evaluations the later counts as the best, as it has trained longer. Weights that are not finite are never
-    best: such a network has diverged, and goes on from its best weights, or if there are none yet from those that it
-    started with, and with a new optimizer.
+    Of equal evaluations the later one counts, as it has trained longer. A network whose weights are not finite has
+    diverged. It is never best, and goes on, with a new optimizer, from its best weights so far, or from its first ones
+    if there are none.
 
     ``state`` is the networks' ``state_dict``, every tensor with a run axis, and ``target`` that of target networks, by
     the same names; both are changed in place. ``weights`` are the best so far; [R] each: best, final (the last one),
@@ -1125,7 +1128,8 @@ def _dense(tensors: Weights) -> dict[str, dict[str, Tensor]]:
 def _load(file: Path, what: str, device: torch.device | str = "cpu") -> Any:
     """What ``save_checkpoint`` wrote. Raises ValueError with one line if it cannot be read, or a byte of it changed."""
     try:
-        # what torch.save writes: torch.load ignores its checksums, and the contents of what is marked as a folder
+        # torch.load ignores the checksums, and reads a part that one flipped bit marks as a folder as if it were empty:
+        # refuse both
         with zipfile.ZipFile(file) as archive:
             if archive.testzip() is not None or any(info.external_attr & 0x10 for info in archive.infolist()):
                 raise zipfile.BadZipFile
@@ -1200,8 +1204,9 @@ def describe_returns(returns: np.ndarray) -> str:
 
 # ---- Run folders -----------------------------------------------------------------------------------------------------
 
-# Flags that are not part of a run's identity and free to differ when it is resumed: they change nothing but where and
-# how it is computed (on a GPU with other random numbers). More rounds of pruning only add to what is there.
+# Flags that may differ when a run is resumed, and that are not in the hash of its folder's name. They change where and
+# how it is computed, not what (but a GPU draws other random numbers). ``rounds`` is one of them, as more rounds only
+# add to what is there.
 FREE_FLAGS = frozenset(
     ("run_dir", "fresh", "checkpoint_interval", "threads", "cuda", "track", "wandb_project_name", "wandb_entity")
     + ("capture_video", "evaluate", "observation_noise", "noise_wrap", "dry_run", "async_envs", "rounds")
@@ -1233,8 +1238,8 @@ RULES = {
 
 
 def check_flags(args: Any, rule: str, *names: str) -> None:
-    """Raise ValueError, which tyro reports, if an argument breaks one of ``RULES``. None was not given; of a tuple each
-    value counts, and there must be one."""
+    """Raise ValueError, which tyro reports, if an argument breaks one of ``RULES``. None means that the flag was not
+    given. Each value of a tuple must obey the rule, and a tuple must not be empty."""
     for name in names:
         value = getattr(args, name)
         values = value if isinstance(value, tuple) else () if value is None else (value,)
@@ -1243,14 +1248,14 @@ def check_flags(args: Any, rule: str, *names: str) -> None:
 
 
 def check_seeds(args: Any) -> None:
-    """The same for --seeds, each of which is a run, and --seed."""
+    """Raise ValueError if --seeds, each of which is a run, or --seed are wrong."""
     check_flags(args, "0 or more", "seeds", "seed")
     if len(set(args.seeds)) < len(args.seeds):
         raise ValueError(f"--seeds must be different numbers, not {args.seeds}")
 
 
 def check_noise_flags(args: Any) -> None:
-    """The same for --observation-noise, which needs --evaluate."""
+    """Raise ValueError if --observation-noise is wrong, or given without --evaluate."""
     if args.observation_noise:
         check_flags(args, "0 or more", "observation_noise")
         if not args.evaluate:
@@ -1258,13 +1263,15 @@ def check_noise_flags(args: Any) -> None:
 
 
 def check_small_flags(args: Any) -> None:
-    """The same for the small dense network, which has as many parameters as --sparsity leaves in all layers."""
+    """Raise ValueError if --method small, the dense network with as many parameters as --sparsity leaves in all layers,
+    is given with a flag for sparse layers."""
     if args.method == "small" and args.dense_output_layer:
         raise ValueError("--dense-output-layer does not go with --method small, which has no sparse layers")
 
 
 def check_split_flags(args: Any) -> None:
-    """The same for how actor and critic share what remains: see ``network_sparsities``."""
+    """Raise ValueError if the flags that set the sparsities of actor and critic (``network_sparsities``) contradict
+    each other."""
     check_small_flags(args)
     own = (args.actor_sparsity, args.critic_sparsity) != (None, None)
     if args.actor_share is not None and own:
@@ -1276,7 +1283,7 @@ def check_split_flags(args: Any) -> None:
 
 
 def check_ticket_flags(args: Any) -> None:
-    """The same for what all scripts of lottery tickets have."""
+    """Raise ValueError if a flag that all scripts of lottery tickets have is wrong."""
     check_flags(args, "above 0", "eval_episodes", "retest_episodes", "num_envs", "max_episode_steps", "hidden_sizes")
     check_flags(args, "0 or more", "rounds", "threads", "rewind_steps", "eval_interval")
     check_flags(args, "above 0", "input_init_scale")
@@ -1413,9 +1420,9 @@ def start_run(args: Any, script: str, variant: str, reads: Sequence[Path] = ()) 
     below runs/, where many seeds that train together are counted. Returns it, and what is in its checkpoint.pt, or None
     if there is none.
 
-    A finished run says so and ends the program with status 0, unless ``args.rounds`` now asks for more. A folder that
-    holds a run of another script or version, or with other result-changing arguments, that is no run folder, or that
-    another process is using is refused; so is one whose run began with other contents of the files that it ``reads``.
+    A finished run says so and ends the program with status 0, unless ``args.rounds`` now asks for more. Refused, with
+    one line: a folder with a run of another script, format or arguments that change results; one that is no run folder;
+    one that another process is using; and one whose run began with other contents of the files in ``reads``.
     ``args.fresh`` empties it first.
     """
     digest = hashlib.sha1(json.dumps(identity(asdict(args)), sort_keys=True).encode()).hexdigest()[:8]

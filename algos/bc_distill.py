@@ -88,7 +88,7 @@ class Args:
     env_id: str = "CartPole-v1"  # the teacher's task
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)  # a chain of rounds for each seed and condition
     teacher: str = ""  # a ticket of ppo_imp.py or dqn_imp.py; default algos/experts/ENV_ID.pt, with - for /
-    rounds: int = 20  # pruning rounds after the dense round 0; with more than before a run goes on
+    rounds: int = 20  # pruning rounds after the dense round 0; raise it, and a finished run goes on
     max_episode_steps: int | None = None  # time limit of an episode, in steps; default the task's own
     run_dir: str = ""  # folder to write to; default one of its own in runs/
     fresh: bool = False  # delete what is in the run folder and start over

@@ -90,7 +90,7 @@ class Args:
     env_id: str = "MazeGrid-v0"  # MazeGrid*-v0, MinAtar/*-v1, or any task with Discrete actions
     seeds: tuple[int, ...] = (1, 2, 3)  # a chain of rounds for each seed and condition
     total_timesteps: int = 5_000_000  # environment steps of a run in each round; default by task
-    rounds: int = 20  # pruning rounds after the dense round 0; with more than before a run goes on
+    rounds: int = 20  # pruning rounds after the dense round 0; raise it, and a finished run goes on
     max_episode_steps: int | None = None  # time limit of an episode, in steps; default the task's own
     run_dir: str = ""  # folder to write to; default one of its own in runs/
     fresh: bool = False  # delete what is in the run folder and start over

@@ -128,7 +128,7 @@ class Args:
     wandb_entity: str | None = None  # with --track: the team
     evaluate: str = ""  # a checkpoint.pt: evaluate its agents, on their own task, for --eval-episodes, and stop
     seed: int = 1  # with --evaluate: of its episodes
-    observation_noise: tuple[float, ...] = ()  # with --evaluate: std of the noise, in parts of each input's own
+    observation_noise: tuple[float, ...] = ()  # with --evaluate: std of the noise, as a fraction of each input's
     capture_video: bool = False  # at the end write an episode of the first run as a gif; with --evaluate, by the file
     dry_run: bool = False  # print each layer's density (with prune: the final one) and the size of the whole, and stop
 
@@ -374,8 +374,8 @@ def gae(
 def discounted_sums(
     rewards: np.ndarray, ended: np.ndarray, before: np.ndarray, gamma: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Discounted sums of the rewards of each episode up to each step [T, ...]. Those of earlier rollouts come to
-    ``before`` [...]; the second result is that of the next rollout."""
+    """Discounted sums of the rewards of each episode up to each step [T, ...]. ``before`` [...] are the sums of
+    unfinished episodes when this rollout starts. The second result is the same for the next rollout."""
     sums = np.empty_like(rewards)
     for t in range(len(rewards)):
         sums[t] = gamma * before + rewards[t]

@@ -106,7 +106,7 @@ class Args:
     wandb_project_name: str = "sparse-rl"  # with --track: the project
     wandb_entity: str | None = None  # with --track: the team
     evaluate: str = ""  # a checkpoint.pt: evaluate its agent, on its own task, for --eval-episodes, and stop
-    observation_noise: tuple[float, ...] = ()  # with --evaluate: std of the noise, in parts of each input's own
+    observation_noise: tuple[float, ...] = ()  # with --evaluate: std of the noise, as a fraction of each input's
     capture_video: bool = False  # at the end write one episode to videos/ as a gif; with --evaluate, beside the file
     dry_run: bool = False  # print each layer's density (with prune: the final one) and the size of the whole, and stop
 
