@@ -952,19 +952,6 @@ def finite_runs(tensors: Weights) -> np.ndarray:
     return torch.stack([t.flatten(1).isfinite().all(1) for t in tensors.values()]).all(0).cpu().numpy()
 
 
-@torch.no_grad()
-def zero_diverged(parameters: Weights, optimizer: torch.optim.Optimizer, *others: Weights) -> list[int]:
-    """Which of the R runs have parameters that are not finite. These become zero, as do their moments and their part of
-    ``others``, such as the parameters of target networks: such a run has diverged, and must not stop those beside
-    it."""
-    diverged = np.flatnonzero(~finite_runs(parameters)).tolist()
-    if diverged:
-        moments = [m for p in parameters.values() for m in optimizer.state.get(p, {}).values() if m.shape == p.shape]
-        for tensor in (*parameters.values(), *moments, *(t for tensors in others for t in tensors.values())):
-            tensor[diverged] = 0
-    return diverged
-
-
 class Best:
     """The best weights of each of R networks over the evaluations of a round.
 
@@ -1659,6 +1646,7 @@ class RunLog:
     def has_evaluated(self, step: int) -> bool:
         return bool(self.results) and self.results[-1]["step"] >= step
 
+    @torch.no_grad()
     def drop_diverged(
         self,
         when: str,
@@ -1667,9 +1655,16 @@ class RunLog:
         optimizer: torch.optim.Optimizer,
         *others: Weights,
     ) -> None:
-        """Say which of the runs that train together have diverged, and make them zero (``zero_diverged``), so that the
-        others can go on. Ends the program with status 1 if there are none. ``when`` is, for example, "by step 7"."""
-        for r in zero_diverged(parameters, optimizer, *others):
+        """Say which of the runs that train together have parameters that are not finite, and set these to zero, as well
+        as their moments and their part of ``others`` (target networks, scores), so that the other runs can go on. Ends
+        the program with status 1 if none is left. ``when`` is, for example, "by step 7"."""
+        diverged = np.flatnonzero(~finite_runs(parameters)).tolist()
+        if diverged:
+            states = [(p, optimizer.state.get(p, {})) for p in parameters.values()]
+            moments = [m for p, state in states for m in state.values() if m.shape == p.shape]
+            for tensor in (*parameters.values(), *moments, *(t for tensors in others for t in tensors.values())):
+                tensor[diverged] = 0
+        for r in diverged:
             if run_seeds[r] not in self.diverged:
                 self.diverged.append(run_seeds[r])
                 self.progress.write(f"seed {run_seeds[r]}: diverged {when}")
