@@ -813,7 +813,8 @@ def rewire(
     targets: Weights = MappingProxyType({}),
     gradients: Weights | None = None,
     generator: Generators = None,
-) -> float:
+    runs: int = 1,
+) -> Tensor:
     """Replace a fraction of the connections of each layer: one step of RigL or of SET, in place.
 
     Of a layer's (or slice's) n active weights the trunc(drop_fraction * n) smallest by magnitude are dropped, and as
@@ -823,9 +824,10 @@ def rewire(
     starts at zero with zero moments; one that is dropped and grown again in the same step keeps its value and its
     moments. ``optimizers`` and ``targets`` are those of ``set_masks``.
 
-    Returns the ``turnover`` of all networks together. Raises FloatingPointError for NaNs.
+    Returns the fraction of its connections that each of ``runs`` runs really replaced, [runs], on the CPU: if runs is
+    1, of all networks together. Raises FloatingPointError for NaNs.
     """
-    new_masks, grown, active = {}, 0, 0
+    new_masks, grown, active = {}, torch.zeros(runs, dtype=torch.double), torch.zeros(runs, dtype=torch.double)
     for name, mask in masks.items():
         growth = _uniform(mask, generator).to(mask) if gradients is None else gradients[name].abs()
         rows = _slices(mask != 0, mask)
@@ -836,17 +838,12 @@ def rewire(
             # -1 is below every score: an inactive weight is never kept, and one that is kept is never grown.
             kept = _top_k(magnitude.masked_fill(~old, -1), n_active - n_drop)
             new_rows.append(kept | _top_k(score.masked_fill(kept, -1), n_drop))
-            grown, active = grown + int((new_rows[-1] & ~old).sum()), active + n_active
-        new_masks[name] = torch.stack(new_rows).view_as(mask).to(mask)
+        new = torch.stack(new_rows)
+        grown += (new & ~rows).view(runs, -1).sum(1).cpu()
+        active += rows.view(runs, -1).sum(1).cpu()
+        new_masks[name] = new.view_as(mask).to(mask)
     set_masks(weights, masks, new_masks, optimizers, targets)
-    return grown / max(active, 1)
-
-
-def turnover(old: Weights, new: Weights) -> Tensor:
-    """Fraction of the active connections of each network that its old masks did not have: [R], for masks with a run
-    axis."""
-    grown = sum(((new[name] > mask).flatten(1).sum(1) for name, mask in old.items()))
-    return grown / sum(mask.flatten(1).sum(1) for mask in new.values()).clamp(min=1)
+    return grown / active.clamp(min=1)
 
 
 # ---- Lottery tickets -------------------------------------------------------------------------------------------------

@@ -710,7 +710,7 @@ if __name__ == "__main__":
                 fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)
                 growth = scores if args.method == "rigl" else None  # RigL grows by dense gradients, SET at random
                 generator = torch.Generator().manual_seed(su.seeds(args.seed, 7, update)[0])
-                turnover = su.rewire(weights, masks, fraction, [optimizer], target_weights, growth, generator)
+                turnover = su.rewire(weights, masks, fraction, [optimizer], target_weights, growth, generator).item()
             if pruning:  # Gradual magnitude pruning: each layer to its own final density (Zhu & Gupta 2018, equation 1)
                 now = {n: 1 - su.cubic_sparsity(update, prune_begin, sparsify_end, 1 - d) for n, d in densities.items()}
                 su.set_masks(weights, masks, su.magnitude_masks(weights, now, masks), [optimizer], target_weights)

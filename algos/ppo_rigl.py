@@ -811,10 +811,8 @@ if __name__ == "__main__":
                     # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, algorithm 1), RigL
                     # by dense gradients, SET at random
                     fraction = su.cosine_fraction(update, end, args.drop_fraction)
-                    old_masks = {name: mask.clone() for name, mask in masks.items()}
-                    generators = su.generators(args.seeds, 5, update)
-                    su.rewire(weights, masks, fraction, [optimizer], gradients=scores or None, generator=generators)
-                    turnover = su.turnover(old_masks, masks)
+                    how = {"gradients": scores or None, "generator": su.generators(args.seeds, 5, update), "runs": R}
+                    turnover = su.rewire(weights, masks, fraction, [optimizer], **how)
                 if changing:
                     watch.lap("sparsify")
                 update += 1

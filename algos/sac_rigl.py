@@ -640,7 +640,7 @@ if __name__ == "__main__":
         if rewiring:  # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, algorithm 1)
             fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)
             growth = scores if args.method == "rigl" else None  # RigL grows by dense gradients, SET at random
-            turnover = su.rewire(weights, masks, fraction, optimizers, target_weights, growth)
+            turnover = su.rewire(weights, masks, fraction, optimizers, target_weights, growth).item()
         if pruning:  # Gradual magnitude pruning: each layer to its own final density (Zhu & Gupta 2018, equation 1)
             now = {n: 1 - su.cubic_sparsity(update, prune_begin, sparsify_end, 1 - d) for n, d in densities.items()}
             new_masks = su.magnitude_masks(weights, now, masks)

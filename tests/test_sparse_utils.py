@@ -617,7 +617,8 @@ class Layer:
     def rewire(self, fraction: float, gradient: Tensor | None = None, seed: int = 0) -> float:
         gradients = None if gradient is None else {"w": gradient}
         optimizers, targets = (self.optimizer,), {"w": self.target}
-        return su.rewire({"w": self.weight}, {"w": self.mask}, fraction, optimizers, targets, gradients, rng(seed))
+        weights, masks = {"w": self.weight}, {"w": self.mask}
+        return su.rewire(weights, masks, fraction, optimizers, targets, gradients, rng(seed)).item()
 
     def moments(self) -> tuple[Tensor, Tensor]:
         state = self.optimizer.state[self.weight]
@@ -788,7 +789,8 @@ def train(parts: dict[str, Any], masks: su.Masks, method: str, t: int, densities
     with torch.no_grad():
         torch._foreach_lerp_(list(target.parameters()), list(net["qf"].parameters()), 0.05)
     if t % 20 == 0 and method in ("set", "rigl"):
-        return su.rewire(weights, masks, 0.5, [optimizer], targets, scores if method == "rigl" else None, data)
+        growth = scores if method == "rigl" else None
+        return su.rewire(weights, masks, 0.5, [optimizer], targets, growth, data).item()
     if t % 20 == 0 and method == "prune":
         now = {name: 1 - su.cubic_sparsity(t, 40, 120, 1 - density) for name, density in densities.items()}
         su.set_masks(weights, masks, su.magnitude_masks(weights, now, masks), [optimizer], targets)
@@ -863,10 +865,18 @@ def test_effective_rank_is_that_of_the_singular_values():
     assert su.effective_rank(features, 0.005).item() == 3
 
 
-def test_turnover_counts_what_the_old_masks_did_not_have():
-    old = {"a": torch.tensor([[[1.0, 1, 0, 0]], [[1, 1, 0, 0]]]), "b": torch.tensor([[[1.0, 0]], [[1, 0]]])}
-    new = {"a": torch.tensor([[[1.0, 0, 1, 0]], [[1, 1, 0, 0]]]), "b": torch.tensor([[[0.0, 1]], [[1, 0]]])}
-    torch.testing.assert_close(su.turnover(old, new), torch.tensor([2 / 3, 0]))
+def test_rewire_gives_the_turnover_of_each_run():
+    """Over both layers: 3 of 4 connections are new in the first run, none in the second, whose gradients grow again
+    what was dropped."""
+    masks = {"a": torch.tensor([[[1.0, 1, 0, 0]]]).repeat(2, 1, 1), "b": torch.tensor([[[1.0, 1, 0]]]).repeat(2, 1, 1)}
+    gradients = {
+        "a": torch.tensor([[[0.0, 0, 1, 2]], [[2, 1, 0, 0]]]),
+        "b": torch.tensor([[[0.0, 1, 2]], [[1, 2, 0]]]),
+    }
+    for runs, expected in ((2, [3 / 4, 0]), (1, [3 / 8])):
+        weights, now = {n: m.clone() for n, m in masks.items()}, {n: m.clone() for n, m in masks.items()}
+        assert su.rewire(weights, now, 1.0, gradients=gradients, runs=runs).tolist() == expected
+    assert su.rewire({}, {}, 1.0, runs=2).tolist() == [0, 0]  # dense
 
 
 def test_a_generator_for_each_run_makes_it_independent_of_its_neighbours():
