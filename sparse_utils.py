@@ -269,13 +269,16 @@ def run_adam(
 
 
 @torch.no_grad()
-def clip_run_gradients(parameters: Weights, max_norm: float) -> None:
-    """Scale each run's gradient, over all its parameters, to a norm of at most max_norm, in place."""
-    gradients = [p.grad.view(len(p), -1) for p in parameters.values()]
-    squares = sum(g.square().sum(1) for g in gradients)  # [R]; torch's sum would round by R
-    scale = (max_norm / (squares.sqrt() + 1e-6)).clamp(max=1)[:, None]
-    for g in gradients:
-        g.mul_(scale)
+def clip_run_gradients(gradients: Sequence[Tensor], max_norm: float) -> None:
+    """Scale each run's gradient, over all tensors [R, ...], to a norm of at most max_norm, in place. One norm of all
+    small tensors takes fewer calls of PyTorch than one of each: with small networks that is a fifth of an update."""
+    parts = [g.flatten(1) for g in gradients]
+    # to copy a large one takes longer than a call, so its norm stands for it
+    parts = [torch.linalg.vector_norm(p, dim=1, keepdim=True) if p.shape[1] > 8192 else p for p in parts]
+    norm = torch.linalg.vector_norm(torch.cat(parts, 1), dim=1)  # [R]
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1)
+    scales = {axes: scale.view(-1, *[1] * (axes - 1)) for axes in {g.dim() for g in gradients}}
+    torch._foreach_mul_(gradients, [scales[g.dim()] for g in gradients])
 
 
 def dropout_factors(

@@ -430,7 +430,7 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
             optimizer.zero_grad()
             loss.sum().backward()
             su.mask_gradients(parameters, masks)  # so that pruned weights stay zero
-            su.clip_run_gradients(parameters, args.max_grad_norm)
+            su.clip_run_gradients([p.grad for p in parameters.values()], args.max_grad_norm)
             optimizer.step()
             replay.update(places, (wanted - value.detach()).cpu().numpy())
             updates += 1

@@ -445,15 +445,6 @@ def normalised(advantage: Tensor) -> Tensor:
     return (advantage - mean) / (std + 1e-8)
 
 
-@torch.no_grad()
-def clip_gradients(gradients: list[Tensor], max_norm: float) -> None:
-    """Scale each run's gradient, over all tensors [R, ...] of three axes, to a norm of at most max_norm, in place. With
-    two calls of PyTorch where su.clip_run_gradients has two for each tensor: a fifth of an update of these networks."""
-    norm = torch.linalg.vector_norm(torch.cat([g.flatten(1) for g in gradients], 1), dim=1)  # [R]
-    scale = (max_norm / (norm + 1e-6)).clamp(max=1).view(-1, 1, 1)
-    torch._foreach_mul_(gradients, [scale] * len(gradients))
-
-
 def gradient_snr(nets: nn.ModuleDict, batch: dict[str, Tensor], args: Args) -> tuple[list[float], list[float]]:
     """Signal-to-noise ratio of each run's gradients on its minibatch (section 7), of actor and critic."""
 
@@ -796,7 +787,7 @@ if __name__ == "__main__":
                 if args.weight_decay:  # L2 in the loss, wd * sum(w^2): its gradient is clipped and goes through Adam
                     gradients = [weight.grad for weight in weights.values()]
                     torch._foreach_add_(gradients, list(weights.values()), alpha=2 * args.weight_decay)
-                clip_gradients([p.grad for p in parameters.values()], args.max_grad_norm)
+                su.clip_run_gradients([p.grad for p in parameters.values()], args.max_grad_norm)
                 optimizer.step()
 
                 # ---- Sparsify

@@ -842,6 +842,23 @@ def test_inactive_entries_stay_exactly_zero(method, optimizer, tmp_path):
         assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.rounding
+def test_gradients_are_clipped_for_each_run():
+    """Over all tensors, those that are packed [R, n] too, and to the same bits with and without neighbours."""
+    gradients = [torch.full((2, 2, 3), 1.0), torch.full((2, 3), 1.0), torch.zeros(2, 2, 1, 3, 3)]
+    for g in gradients:
+        g[1] *= 0.01
+    su.clip_run_gradients(gradients, 0.5)
+    norms = torch.cat([g.flatten(1) for g in gradients], 1).norm(dim=1)
+    torch.testing.assert_close(norms, torch.tensor([0.5, 0.03]), rtol=1e-4, atol=0)
+    gradients = [torch.randn(5, *shape, generator=rng()) for shape in ((17, 64), (97, 128), (301,), (7, 3, 3, 3))]
+    alone = [[g[r : r + 1].clone() for g in gradients] for r in range(5)]
+    su.clip_run_gradients(gradients, 0.5)
+    for r, of_run in enumerate(alone):
+        su.clip_run_gradients(of_run, 0.5)
+        assert all(torch.equal(g[r], one[0]) for g, one in zip(gradients, of_run, strict=True))
+
+
 # ---- Analysis --------------------------------------------------------------------------------------------------------
 
 
