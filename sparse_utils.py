@@ -1172,6 +1172,16 @@ def effective_rank(features: Tensor, delta: float = 0.01) -> Tensor:
     return torch.where(values[..., 0] > 0, rank, 0)
 
 
+def describe_units(hidden: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Dead and 0.025-dormant units and effective rank of networks with these activations [..., B, units] of each hidden
+    layer, as columns of results.csv: [...] each."""
+    return {
+        "dead": dormant_fraction(hidden, 0),
+        "dormant": dormant_fraction(hidden, 0.025),
+        "rank": effective_rank(hidden[-1]),
+    }
+
+
 def describe_returns(returns: np.ndarray) -> str:
     """Number, mean, standard deviation and interquartile mean of episodes' returns [n], with a 95% percentile bootstrap
     interval (Agarwal et al. 2021)."""

@@ -427,11 +427,7 @@ def describe_units(q: QNetwork, obs: Tensor) -> dict[str, float]:
     how much of the last hidden layer's is linearly independent."""
     parts = [[a if a.dim() == 2 else a.mean((2, 3)) for a in q.hidden(part)] for part in obs.split(32)]
     hidden = [torch.cat(activations) for activations in zip(*parts, strict=True)]
-    return {
-        "dead": float(su.dormant_fraction(hidden, 0)),
-        "dormant": float(su.dormant_fraction(hidden, 0.025)),
-        "rank": float(su.effective_rank(hidden[-1])),
-    }
+    return {name: float(value) for name, value in su.describe_units(hidden).items()}
 
 
 # ---- Evaluation ------------------------------------------------------------------------------------------------------

@@ -248,12 +248,7 @@ def gradient_snr(q: QNetwork, obs: Tensor, action: Tensor, target: Tensor, args:
 @torch.no_grad()
 def describe_units(q: QNetwork, obs: Tensor) -> dict[str, list[float]]:
     """Columns of results.csv, [R] each: dead and dormant units and effective rank on obs [R, B, O]."""
-    hidden = q.hidden(obs)
-    return {
-        "dead": su.dormant_fraction(hidden, 0).tolist(),
-        "dormant": su.dormant_fraction(hidden, 0.025).tolist(),
-        "rank": su.effective_rank(hidden[-1]).tolist(),
-    }
+    return {name: of_runs.tolist() for name, of_runs in su.describe_units(q.hidden(obs)).items()}
 
 
 # ---- Evaluation ------------------------------------------------------------------------------------------------------

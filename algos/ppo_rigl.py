@@ -475,16 +475,11 @@ UNITS = ("dead_actor", "dead_critic", "dormant_actor", "dormant_critic", "rank_a
 
 
 @torch.no_grad()
-def hidden_units(nets: nn.ModuleDict, obs: Tensor) -> dict[str, list[float]]:
+def describe_units(nets: nn.ModuleDict, obs: Tensor) -> dict[str, list[float]]:
     """Columns of results.csv, [R] each: dead and dormant units (Sokar et al. 2023) and effective rank (Kumar et al.
     2021) on normalised observations [R, B, O]."""
-    columns = dict.fromkeys(UNITS)
-    for name in ("actor", "critic"):
-        hidden = nets[name].hidden(obs)
-        columns[f"dead_{name}"] = su.dormant_fraction(hidden, 0.0).tolist()
-        columns[f"dormant_{name}"] = su.dormant_fraction(hidden, 0.025).tolist()
-        columns[f"rank_{name}"] = su.effective_rank(hidden[-1]).tolist()
-    return columns
+    units = {net: su.describe_units(nets[net].hidden(obs)) for net in ("actor", "critic")}
+    return {f"{name}_{net}": units[net][name].tolist() for name in units["actor"] for net in units}
 
 
 # ---- Environments and evaluation -------------------------------------------------------------------------------------
@@ -814,7 +809,7 @@ if __name__ == "__main__":
 
         # ---- Log
         if due(step + batch_size, args.eval_interval) or step + batch_size == last_step:
-            units = hidden_units(nets, seen)
+            units = describe_units(nets, seen)
         for name, of_runs in diagnostics(nets, batch, args).items():
             for seed, value in zip(args.seeds, of_runs.tolist(), strict=True):
                 log.writer.add_scalar(f"losses/{name}/seed{seed}", value, step + batch_size)

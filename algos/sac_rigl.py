@@ -345,12 +345,8 @@ def describe_units(actor: Actor, qf: Critics, obs_action: Tensor) -> dict[str, f
     """Columns of results.csv: how many hidden units do something on obs_action [B, O + A], and how much of it is
     linearly independent."""
     obs = obs_action[:, : actor.fc1.in_features]
-    hidden = {"actor": actor.hidden(obs), "critic": qf.hidden(obs_action)}
-    return {
-        **{f"dead_{net}": float(su.dormant_fraction(h, 0).mean()) for net, h in hidden.items()},
-        **{f"dormant_{net}": float(su.dormant_fraction(h, 0.025).mean()) for net, h in hidden.items()},
-        **{f"rank_{net}": float(su.effective_rank(h[-1]).float().mean()) for net, h in hidden.items()},
-    }
+    units = {"actor": su.describe_units(actor.hidden(obs)), "critic": su.describe_units(qf.hidden(obs_action))}
+    return {f"{name}_{net}": float(units[net][name].float().mean()) for name in units["actor"] for net in units}
 
 
 def record_video(actor: Actor, args: Args, device: torch.device, file: Path) -> None:

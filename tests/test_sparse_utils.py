@@ -868,6 +868,8 @@ def test_dormant_units_worked_example():
     first = torch.tensor([[0.0, 0.1, -3.9, 8.0], [0.0, -0.1, 3.9, 0.0]])
     second = torch.tensor([[0.0, 1.0], [0.0, 3.0]])
     assert [round(su.dormant_fraction([first, second], tau).item() * 6, 3) for tau in (0, 0.025, 0.06)] == [2, 2, 3]
+    units = su.describe_units([first, second])
+    assert [round(float(units[name] * 6), 3) for name in ("dead", "dormant")] == [2, 2] and units["rank"] == 1
     runs = [torch.stack([first, 0 * first]), torch.stack([second, 0 * second])]
     torch.testing.assert_close(su.dormant_fraction(runs, 0.06), torch.tensor([0.5, 1.0]))
 
