@@ -36,7 +36,7 @@ from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 import numpy as np
 import torch
@@ -51,6 +51,12 @@ from tqdm import tqdm
 
 Weights = Mapping[str, Tensor]
 Masks = dict[str, Tensor]
+
+# Choices of flags that several scripts have
+Method = Literal["dense", "small", "prune", "static", "set", "rigl"]  # Graesser et al. 2022
+Init = Literal["kaiming", "he", "xavier", "orthogonal"]  # of ``initial_parameters``
+Condition = Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"]  # of ``next_ticket``
+CONDITIONS = get_args(Condition)
 
 
 # ---- Layers with a leading run axis ----------------------------------------------------------------------------------
@@ -169,7 +175,7 @@ class BatchedConv2d(nn.Module):
 
 
 def initial_parameters(
-    parameters: Weights, init: str = "kaiming", input_scale: float = 1.0, generator: torch.Generator | None = None
+    parameters: Weights, init: Init = "kaiming", input_scale: float = 1.0, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
     """New initial values for one network out of those that ``parameters`` of batched layers hold.
 
@@ -199,7 +205,7 @@ def initial_parameters(
 
 
 def initial_state(
-    template: nn.Module, init: str, input_scale: float, generator: torch.Generator | None = None
+    template: nn.Module, init: Init, input_scale: float, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
     """A ``state_dict`` without the run axis for one network like those of ``template``, with new parameters."""
     buffers = {name: tensor[0].clone() for name, tensor in template.state_dict().items()}
@@ -851,8 +857,6 @@ def rewire(
 
 # ---- Lottery tickets -------------------------------------------------------------------------------------------------
 # These take one network's tensors: of many runs that train together, those of run r are copy_slice(tensors, r).
-
-CONDITIONS = ("ticket", "mask_permuted", "permuted_permuted", "random_reinit")  # of next_ticket
 
 
 def copy_slice(tensors: Weights, r: int) -> dict[str, Tensor]:

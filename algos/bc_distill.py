@@ -78,9 +78,6 @@ TASKS = {
 }
 EVAL_EPSILON = 0.001  # of action values (table 11)
 
-Init = Literal["kaiming", "he", "xavier", "orthogonal"]
-Condition = Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"]
-
 
 @dataclass
 class Args:
@@ -115,11 +112,11 @@ class Args:
 
     # Networks
     hidden_sizes: tuple[int, ...] = (128, 128)  # units of the student's hidden layers; default by task
-    init: Init = "kaiming"  # kaiming is PyTorch's default (a = sqrt 5), he has the gain of ReLU
+    init: su.Init = "kaiming"  # kaiming is PyTorch's default (a = sqrt 5), he has the gain of ReLU
     input_init_scale: float = 1.0  # factor on the initial weights of the first layer; section 4.2: 0.1
 
     # Tickets
-    conditions: tuple[Condition, ...] = su.CONDITIONS  # what to compare
+    conditions: tuple[su.Condition, ...] = su.CONDITIONS  # what to compare
     prune_fraction: float = 0.2  # fraction of the remaining weights that each round removes
     baseline_mask: Literal["own", "ticket"] = "own"  # whose trained networks a baseline's masks come from
     rewind_steps: int = 0  # rewind to the weights that round 0 had after so many updates, not to the initial ones

@@ -83,7 +83,6 @@ NETWORKS = {
     "nature": {"learning_rate": 2.5e-4, "adam_eps": 1e-8, "weight_decay": 0.0},
     "impala": {"learning_rate": 1e-4, "adam_eps": 3.125e-4, "weight_decay": 1e-5},
 }
-Method = Literal["dense", "small", "prune", "static", "set", "rigl"]
 
 
 @dataclass
@@ -139,7 +138,7 @@ class Args:
     width_scale: float | None = None  # channels and hidden units = ceil(scale * n); default 1, or what small needs
 
     # Sparsity
-    method: Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
+    method: su.Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
     sparsity: float = 0.9  # fraction of weights that are zero, in [0, 1)
     sparsity_distribution: Literal["erk", "uniform"] = "erk"  # how a network's sparsity is spread over its layers
     dense_output_layer: bool = False  # leave the last layer dense

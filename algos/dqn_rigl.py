@@ -72,8 +72,6 @@ sys.path += [str(Path(__file__).resolve().parent.parent), os.getcwd()]
 import envs.vector  # noqa: E402
 import sparse_utils as su  # noqa: E402
 
-Method = Literal["dense", "small", "prune", "static", "set", "rigl"]
-
 
 @dataclass
 class Args:
@@ -116,7 +114,7 @@ class Args:
     loss: Literal["mse", "huber"] = "mse"  # of the TD error
 
     # Sparsity
-    method: Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
+    method: su.Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
     sparsity: float = 0.9  # fraction of weights that are zero, in [0, 1)
     sparsity_distribution: Literal["erk", "uniform"] = "erk"  # how a network's sparsity is spread over its layers
     dense_output_layer: bool = False  # leave the last layer dense (figure 14)

@@ -90,9 +90,6 @@ TASKS = {
 }
 FAMILIES = {"ALE/": ATARI, "MazeGrid": MAZEGRID, "Bullet": BULLET}
 
-Init = Literal["kaiming", "he", "xavier", "orthogonal"]
-Condition = Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"]
-
 
 @dataclass
 class Args:
@@ -135,13 +132,13 @@ class Args:
 
     # Networks
     hidden_sizes: tuple[int, ...] = (64, 64)  # units of hidden layers (after a Nature CNN's convolutions)
-    init: Init = "kaiming"  # kaiming is PyTorch's default (a = sqrt 5), he has ReLU's gain; no output is scaled down
+    init: su.Init = "kaiming"  # kaiming is PyTorch's default (a = sqrt 5), he has ReLU's gain; no output is scaled down
     input_init_scale: float = 1.0  # factor on the initial weights of first layers; section 4.2: 0.1
     weight_decay: float = 0.0  # L2 on the weights, through Adam (figure 14)
     dropout: float = 0.0  # probability with which an update leaves out a hidden unit (figure 14)
 
     # Tickets
-    conditions: tuple[Condition, ...] = su.CONDITIONS  # what to compare
+    conditions: tuple[su.Condition, ...] = su.CONDITIONS  # what to compare
     prune: Literal["actor", "both"] = "actor"  # prune the actor alone, or actor and critic together (figure 15)
     prune_fraction: float = 0.2  # fraction of the remaining weights that each round removes
     baseline_mask: Literal["own", "ticket"] = "own"  # whose trained networks a baseline's masks come from

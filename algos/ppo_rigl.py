@@ -105,7 +105,6 @@ TUNED = {
     "set": {"weight_decay": 1e-6, "update_interval": 100, "drop_fraction": 0.0},
     "rigl": {"weight_decay": 1e-4, "update_interval": 250, "drop_fraction": 0.3},
 }
-Method = Literal["dense", "small", "prune", "static", "set", "rigl"]
 
 
 @dataclass
@@ -159,7 +158,7 @@ class Args:
     epochs: Literal["apart", "together"] = "apart"  # together: minibatches from a shuffle buffer across epochs
 
     # Sparsity
-    method: Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
+    method: su.Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
     sparsity: float = 0.9  # fraction of weights that are zero, in [0, 1), of the actor and of the critic
     actor_sparsity: float | None = None  # the actor's own sparsity
     critic_sparsity: float | None = None  # the critic's own sparsity

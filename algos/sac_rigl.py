@@ -81,7 +81,6 @@ TUNED = {
     "set": {"weight_decay": 1e-4, "update_interval": 250, "drop_fraction": 0.3},
     "rigl": {"weight_decay": 1e-6, "update_interval": 1000, "drop_fraction": 0.5},
 }
-Method = Literal["dense", "small", "prune", "static", "set", "rigl"]
 
 
 @dataclass
@@ -121,7 +120,7 @@ class Args:
     target_entropy_scale: float = 1.0  # target entropy = -scale * dim(A)
 
     # Sparsity
-    method: Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
+    method: su.Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
     sparsity: float = 0.9  # fraction of weights that are zero, in [0, 1), of the actor and of each critic
     actor_sparsity: float | None = None  # the actor's own sparsity
     critic_sparsity: float | None = None  # the critics' own sparsity
