@@ -1657,6 +1657,10 @@ class RunLog:
         if self.start:
             self.progress.write(f"resuming at step {self.start:,}")
 
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint needs of it; ``diverged`` too, where runs train together."""
+        return {"results": self.results, "timings": self.timings, "seconds": self.watch.seconds}
+
     def has_evaluated(self, step: int) -> bool:
         return bool(self.results) and self.results[-1]["step"] >= step
 
