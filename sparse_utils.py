@@ -566,8 +566,7 @@ def network_sparsities(args: Any, n_actor: int, n_critics: int) -> tuple[float, 
     program with one line if a network would need more weights than it has.
     """
     if args.actor_share is None:
-        own = (args.actor_sparsity, args.critic_sparsity)
-        return tuple(args.sparsity if sparsity is None else sparsity for sparsity in own)
+        return tuple(args.sparsity if own is None else own for own in (args.actor_sparsity, args.critic_sparsity))
     budget = (1 - args.sparsity) * (n_actor + n_critics)
     # A sparse network has at most the weights of the dense one; a dense one can be made as wide as its share asks.
     low, high = (0, 1) if args.method == "small" else (max(0, 1 - n_critics / budget), min(1, n_actor / budget))
@@ -1025,7 +1024,7 @@ class Best:
 def describe_ticket(masks: Weights, inputs: Sequence[int] | None = None) -> dict[str, float | int | str]:
     """What the masks of one network say, as columns of results.csv: weights that remain, the inputs that its first
     layer still reads, and density of each layer. ``inputs`` are their numbers, if not 0, 1, 2 ..."""
-    total, remaining = (sum(int(f(m)) for m in masks.values()) for f in (Tensor.numel, Tensor.sum))
+    total, remaining = count(masks), sum(int(mask.sum()) for mask in masks.values())
     first = next(iter(masks.values()))  # [in, out] or [out, in, kh, kw]
     alive = (first.sum(1) if first.dim() == 2 else first.sum((0, 2, 3))).nonzero().flatten().tolist()
     alive = alive if inputs is None else [inputs[i] for i in alive]
@@ -1658,7 +1657,7 @@ class RunLog:
             self.progress.write(f"resuming at step {self.start:,}")
 
     def get_state(self) -> dict[str, Any]:
-        """What a checkpoint needs of it; ``diverged`` too, where runs train together."""
+        """What a checkpoint needs of it. Where runs train together, it needs ``diverged``, too."""
         return {"results": self.results, "timings": self.timings, "seconds": self.watch.seconds}
 
     def has_evaluated(self, step: int) -> bool:
@@ -1892,13 +1891,9 @@ class Rounds:
             }
             self.results.append(row)
             self.writer.add_scalar(f"best_retest/{condition}/seed{seed}", row["best_retest"], self.round)
-            more = {
-                "best": copy_slice(best.weights, r),
-                "result": row,
-                "script": self.script,
-                "args": asdict(self.args),
-            }
-            save_ticket(self._file(self.round, condition, seed), **{**ticket, **contents, **more})
+            of_run = {"best": copy_slice(best.weights, r), "result": row}
+            file = self._file(self.round, condition, seed)
+            save_ticket(file, **ticket, **contents, **of_run, script=self.script, args=asdict(self.args))
         self.writer.add_scalar("remaining_fraction", row["remaining_fraction"], self.round)
         self.watch.lap("save")
         seconds = self.watch.take()

@@ -280,6 +280,17 @@ def make_envs(args: Args, runs: int, n: int, **how: bool) -> gym.vector.VectorEn
     return vector
 
 
+def describe_sparsity(q: QNetwork, masks: su.Masks) -> dict[str, float | int]:
+    """Columns of results.csv: how sparse a network is, and its size. All runs have as many active weights."""
+    runs, obs_dim, _ = q.fc1.weight.shape
+    example = torch.zeros(runs, 1, obs_dim, device=q.fc1.weight.device)
+    return {
+        "sparsity": su.sparsity(su.prunable(q=q), masks),
+        "parameters": su.count_parameters(masks, q=q) // runs,
+        "acting_flops": sum(su.flops(q, example, masks, "q")) // runs,
+    }
+
+
 def evaluate_checkpoint(args: Args) -> None:
     """Play with the agents of a checkpoint, on their own task."""
     device = su.set_up_torch(args)
@@ -339,14 +350,12 @@ if __name__ == "__main__":
         if args.dense_output_layer:
             del shapes["q.fc3.weight"]
         densities = distribute(shapes, args.sparsity)
-    example = torch.zeros(R, 1, obs_dim, device=device)
     if args.dry_run:
         final_masks = (su.magnitude_masks if args.method == "prune" else su.random_masks)(weights, densities)
-        n_parameters, acting_flops = su.count_parameters(final_masks, q=q), sum(su.flops(q, example, final_masks, "q"))
+        size = describe_sparsity(q, final_masks)
+        n_parameters, acting_flops = size["parameters"], size["acting_flops"]
         print(su.describe(weights, final_masks))
-        print(
-            f"{n_parameters // R:,} parameters with biases and {acting_flops // R:,} FLOPs for an action, in each run"
-        )
+        print(f"{n_parameters:,} parameters with biases and {acting_flops:,} FLOPs for an action, in each run")
         raise SystemExit(0)
     # Pruning starts dense; static, SET and RigL start with random masks (section 2.1).
     initial_densities = dict.fromkeys(densities, 1.0) if args.method == "prune" else densities
@@ -432,11 +441,7 @@ if __name__ == "__main__":
                     places = [np.random.default_rng(s).integers(min(step, len(replay)), size=1024) for s in episodes]
                     places = torch.from_numpy(np.stack(places)).to(device)
                     units = describe_units(q, replay[places, run_of_batch, :obs_dim])
-                sizes = {  # every run has as many active weights
-                    "sparsity": su.sparsity(weights, masks),
-                    "parameters": su.count_parameters(masks, q=q) // R,
-                    "acting_flops": sum(su.flops(q, example, masks, "q")) // R,
-                }
+                size = describe_sparsity(q, masks)
                 returns[[seed in log.diverged for seed in args.seeds]] = np.nan
                 rows = [
                     {
@@ -445,7 +450,7 @@ if __name__ == "__main__":
                         "return_mean": float(returns[r].mean()),
                         "return_std": float(returns[r].std()),
                         "return_n": args.eval_episodes,
-                        **sizes,
+                        **size,
                         "snr": snr[r],
                         **{name: values[r] for name, values in units.items()},
                         "turnover": float(turnover[r]),

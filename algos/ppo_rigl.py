@@ -470,6 +470,20 @@ def by_run(x: Tensor) -> Tensor:
     return x.transpose(0, 1).flatten(1, 2)
 
 
+def describe_sparsity(actor: Network, critic: Network, masks: su.Masks) -> dict[str, float | int]:
+    """Columns of results.csv: how sparse the networks are, and their size. All runs have as many active weights."""
+    runs, obs_dim, _ = actor.fc1.weight.shape
+    actor_weights, critic_weights = su.prunable(actor=actor), su.prunable(critic=critic)
+    example = torch.zeros(runs, 1, obs_dim, device=actor.fc1.weight.device)
+    return {
+        "sparsity": su.sparsity({**actor_weights, **critic_weights}, masks),
+        "sparsity_actor": su.sparsity(actor_weights, masks),
+        "sparsity_critic": su.sparsity(critic_weights, masks),
+        "parameters": su.count_parameters(masks, actor=actor, critic=critic) // runs,
+        "acting_flops": sum(su.flops(actor, example, masks, "actor")) // runs,
+    }
+
+
 UNITS = ("dead_actor", "dead_critic", "dormant_actor", "dormant_critic", "rank_actor", "rank_critic")
 
 
@@ -564,21 +578,9 @@ if __name__ == "__main__":
             if args.dense_output_layer:
                 shapes = {name: shape for name, shape in shapes.items() if ".fc3." not in name}
             densities.update(distribute(shapes, sparsity))
-    example = torch.zeros(R, 1, obs_space.shape[0], device=device)
-
-    def sizes(masks: su.Masks) -> dict[str, float | int]:
-        """Columns of results.csv, the same for all runs, each of which has as many active weights."""
-        return {
-            "sparsity": su.sparsity(weights, masks),
-            "sparsity_actor": su.sparsity(actor_weights, masks),
-            "sparsity_critic": su.sparsity(critic_weights, masks),
-            "parameters": su.count_parameters(masks, actor=actor, critic=critic) // R,
-            "acting_flops": sum(su.flops(actor, example, masks, "actor")) // R,
-        }
-
     if args.dry_run:
         final_masks = (su.magnitude_masks if args.method == "prune" else su.random_masks)(weights, densities)
-        size = sizes(final_masks)
+        size = describe_sparsity(actor, critic, final_masks)
         print(su.describe(weights, final_masks))
         print(f"{size['parameters']:,} parameters and {size['acting_flops']:,} FLOPs for an action, in each run")
         raise SystemExit(0)
@@ -667,7 +669,7 @@ if __name__ == "__main__":
             returns = stop.interruptible(envs.vector.play, eval_envs, greedy(nets), episodes)
             if returns is not None:
                 returns[[seed in log.diverged for seed in args.seeds]] = np.nan
-                size = sizes(masks)
+                size = describe_sparsity(actor, critic, masks)
                 rows = [
                     {
                         "step": step,

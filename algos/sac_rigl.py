@@ -238,14 +238,11 @@ def network_widths(args: Args, obs_dim: int, action_dim: int) -> tuple[int, int]
     width = max(1, int(256 * (args.width_scale or 1)))
     if args.method != "small" or args.width_scale is not None:
         return width, width
-
-    n_actor, actor_biases = su.mlp_size(obs_dim, width, width, 2 * action_dim)
-    n_critic, critic_biases = su.mlp_size(obs_dim + action_dim, width, width, 1)
-    actor_sparsity, critic_sparsity = su.network_sparsities(args, n_actor, 2 * n_critic)
-    return (
-        su.small_width(obs_dim, 2 * action_dim, (1 - actor_sparsity) * n_actor + actor_biases),
-        su.small_width(obs_dim + action_dim, 1, (1 - critic_sparsity) * n_critic + critic_biases),
-    )
+    ends = (obs_dim, 2 * action_dim), (obs_dim + action_dim, 1)
+    full = [su.mlp_size(inputs, width, width, outputs) for inputs, outputs in ends]  # weights and biases
+    sparsities = su.network_sparsities(args, full[0][0], 2 * full[1][0])
+    wanted = [(1 - sparsity) * n + biases for sparsity, (n, biases) in zip(sparsities, full, strict=True)]
+    return su.small_width(*ends[0], wanted[0]), su.small_width(*ends[1], wanted[1])
 
 
 # ---- Losses ----------------------------------------------------------------------------------------------------------
@@ -436,10 +433,9 @@ if __name__ == "__main__":
             densities.update(distribute(shapes, sparsity))
     if args.dry_run:
         final_masks = (su.magnitude_masks if args.method == "prune" else su.random_masks)(weights, densities)
-        parameters = su.count_parameters(final_masks, actor=actor, qf=qf)
-        acting_flops = sum(su.flops(actor, torch.zeros(1, obs_dim, device=device), final_masks, "actor"))
+        size = describe_sparsity(actor, qf, final_masks)
         print(su.describe(weights, final_masks))
-        print(f"{parameters:,} parameters with biases; {acting_flops:,} FLOPs for an action")
+        print(f"{size['parameters']:,} parameters with biases; {size['acting_flops']:,} FLOPs for an action")
         raise SystemExit(0)
     # Pruning starts dense; static, SET and RigL start with random masks (section 2.1).
     masks = su.random_masks(weights, dict.fromkeys(densities, 1.0) if args.method == "prune" else densities)
@@ -490,12 +486,9 @@ if __name__ == "__main__":
     watch = log.watch
     del checkpoint  # it holds the replay memory once more
 
-    def diverged(what: str) -> None:
-        log.end_diverged(what, step)
-
     def check_weights() -> None:
         if not all(p.isfinite().all() for net in (actor, qf) for p in net.parameters()):
-            diverged("weights are not finite")
+            log.end_diverged("weights are not finite", step)
 
     def save(finished: bool) -> None:
         check_weights()
@@ -533,7 +526,7 @@ if __name__ == "__main__":
             returns = stop.interruptible(evaluate, actor, eval_envs, seeds, device)
             if returns is not None:
                 if not np.isfinite(returns).all():
-                    diverged("a return of the evaluation is not finite")
+                    log.end_diverged("a return of the evaluation is not finite", step)
                 places = np.random.default_rng(su.seeds(args.seed, step, 2)).integers(min(step, len(replay)), size=1024)
                 units = describe_units(actor, qf, replay[torch.from_numpy(places).to(device), : obs_dim + action_dim])
                 row = {
@@ -571,7 +564,7 @@ if __name__ == "__main__":
         next_obs, reward, terminated, truncated, _ = env.step(action)
         row = np.concatenate([obs, action, next_obs, [args.reward_scale * reward, terminated]])
         if not np.isfinite(row).all():
-            diverged("an observation, action or reward is not finite")
+            log.end_diverged("an observation, action or reward is not finite", step)
         replay[(step - 1) % len(replay)] = torch.from_numpy(row)
         obs = next_obs
         episodic_return, episodic_length = episodic_return + reward, episodic_length + 1
@@ -653,7 +646,7 @@ if __name__ == "__main__":
                 "alpha_loss": (alpha.log() * log_alpha.grad).item(),
             }
             if not all(map(math.isfinite, losses.values())):
-                diverged("a loss is not finite")
+                log.end_diverged("a loss is not finite", step)
             for name, value in losses.items():
                 log.writer.add_scalar(f"losses/{name}", value, step)
             watch.lap("log")
