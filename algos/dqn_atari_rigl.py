@@ -676,8 +676,9 @@ if __name__ == "__main__":
         learned = max(0, step - N - args.learning_starts) // args.train_frequency
         for update in range(learned, max(0, step - args.learning_starts) // args.train_frequency):
             rewiring = args.method in ("set", "rigl") and su.due(update, 0, sparsify_end, args.update_interval)
-            pruning = su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
-            pruning = pruning and args.method == "prune"
+            pruning = args.method == "prune" and (
+                su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
+            )
             batch = replay.batch(*replay.draw(args.batch_size, stream), device)
             watch.lap("sample")
             # With --kernel sparse this update is a dense one if the masks change or the SNR is measured

@@ -493,8 +493,9 @@ if __name__ == "__main__":
         # ---- Learn
         update = (step - args.learning_starts) // args.train_frequency - 1  # gradient steps before this one
         rewiring = args.method in ("set", "rigl") and su.due(update, 0, sparsify_end, args.update_interval)
-        pruning = su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
-        pruning = pruning and args.method == "prune"
+        pruning = args.method == "prune" and (
+            su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
+        )
         places = np.stack([s.integers(min(step, len(replay)), size=args.batch_size) for s in streams])  # [R, B]
         batch = replay[torch.from_numpy(places).to(device), run_of_batch]
         b_obs, b_next_obs, b_action, b_reward, b_terminated = batch.split(row_parts, dim=-1)

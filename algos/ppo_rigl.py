@@ -595,13 +595,6 @@ if __name__ == "__main__":
     iterations = math.ceil(args.total_timesteps / batch_size)
     last_step = iterations * batch_size
     updates_per_rollout = args.update_epochs * args.num_minibatches
-    # Gradient steps after which the masks change (appendix A.3)
-    begin, end = (int(part * iterations * updates_per_rollout) for part in (0.2, 0.8))
-    mask_updates = {
-        "prune": {*range(begin, end, args.update_interval), end},
-        "set": set(range(0, end, args.update_interval)),
-        "rigl": set(range(0, end, args.update_interval)),
-    }.get(args.method, set())
     variant = args.method if args.method == "dense" else f"{args.method}-{args.sparsity:g}"
     run_dir, checkpoint = su.start_run(args, "ppo_rigl", variant)
     step, turnover = 0, torch.zeros(R)
@@ -645,10 +638,12 @@ if __name__ == "__main__":
     def check_runs(scores: su.Weights) -> None:
         log.drop_diverged(f"in the rollout after step {step:,}", args.seeds, parameters, optimizer, scores)
 
-    def due(step: int, interval: int) -> bool:
+    def is_time(step: int, interval: int) -> bool:
         """Is this the first step between two rollouts from a multiple of the interval on?"""
         return interval > 0 and step % interval < batch_size
 
+    total_updates = iterations * updates_per_rollout
+    prune_begin, sparsify_end = int(0.2 * total_updates), int(0.8 * total_updates)  # appendix A.3
     eval_envs = make_envs(args, R, args.eval_episodes, first_episode=True)
     steps = (args.num_steps, R, args.num_envs)
     store = {
@@ -664,7 +659,7 @@ if __name__ == "__main__":
     all_runs = torch.arange(R, device=device)[:, None]
     for step in range(start, last_step + 1, batch_size):
         # ---- Evaluate what ``step`` steps have taught
-        if (due(step, args.eval_interval) or step == last_step) and not log.has_evaluated(step):
+        if (is_time(step, args.eval_interval) or step == last_step) and not log.has_evaluated(step):
             episodes = [su.seeds(seed, 4, step)[0] for seed in args.seeds]
             returns = stop.interruptible(envs.vector.play, eval_envs, greedy(nets), episodes)
             if returns is not None:
@@ -688,7 +683,7 @@ if __name__ == "__main__":
                 log.evaluated(step, rows, su.layer_sparsity(weights, masks))
 
         # ---- Checkpoint
-        if stop.signal or (step > start and due(step, args.checkpoint_interval) and step < last_step):
+        if stop.signal or (step > start and is_time(step, args.checkpoint_interval) and step < last_step):
             save(finished=False)
             watch.lap("checkpoint")
         if stop.signal or step == last_step:
@@ -760,13 +755,16 @@ if __name__ == "__main__":
             for tensors in zip(*(x.unbind(1) for x in epoch.values()), strict=True):
                 b = dict(zip(epoch, tensors, strict=True))
                 # Signal-to-noise ratio of the gradients on a rollout's first minibatch (section 7)
-                if update % updates_per_rollout == 0 and due(step + batch_size, args.snr_interval):
+                if update % updates_per_rollout == 0 and is_time(step + batch_size, args.snr_interval):
                     watch.lap("update")
                     snr = gradient_snr(nets, b, args)
                     watch.lap("snr")
+                rewiring = args.method in ("set", "rigl") and su.due(update, 0, sparsify_end, args.update_interval)
+                pruning = args.method == "prune" and (
+                    su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
+                )
                 losses = ppo_losses(nets, b, args)
-                changing = update in mask_updates
-                if changing and args.boundary_frames == "scored":
+                if rewiring and args.boundary_frames == "scored":
                     released = [weights[name] for name in masks]
                     released = torch.autograd.grad(losses.mean(1).sum(), released, retain_graph=True)
                 if args.boundary_frames != "none":
@@ -775,31 +773,29 @@ if __name__ == "__main__":
                     p.grad = None  # on small networks optimizer.zero_grad() takes 4% of an update
                 losses.mean(1).sum().backward()
                 # with masked gradients Adam leaves inactive weights at zero
-                scores = su.mask_gradients(weights, masks, dense=changing and args.method == "rigl")
-                if scores and args.boundary_frames == "scored":
+                scores = su.mask_gradients(weights, masks, dense=rewiring)
+                if rewiring and args.boundary_frames == "scored":
                     scores = dict(zip(masks, released, strict=True))
                 if args.weight_decay:  # L2 in the loss, wd * sum(w^2): its gradient is clipped and goes through Adam
                     gradients = [weight.grad for weight in weights.values()]
                     torch._foreach_add_(gradients, list(weights.values()), alpha=2 * args.weight_decay)
                 su.clip_run_gradients([p.grad for p in parameters.values()], args.max_grad_norm)
                 optimizer.step()
+                watch.lap("update")
 
                 # ---- Sparsify
-                if changing:
-                    watch.lap("update")
+                if rewiring or pruning:
                     check_runs(scores)
-                if changing and args.method == "prune":
-                    # Gradual magnitude pruning: each layer to its own final density (Zhu & Gupta 2018, equation 1)
-                    now = {name: 1 - su.cubic_sparsity(update, begin, end, 1 - d) for name, d in densities.items()}
-                    su.set_masks(weights, masks, su.magnitude_masks(weights, now, masks), [optimizer])
-                elif changing:
-                    # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, algorithm 1), RigL
-                    # by dense gradients, SET at random
-                    fraction = su.cosine_fraction(update, end, args.drop_fraction)
-                    how = {"gradients": scores or None, "generator": su.generators(args.seeds, 5, update), "runs": R}
+                if rewiring:  # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, alg. 1)
+                    fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)
+                    growth = scores if args.method == "rigl" else None  # RigL grows by dense gradients, SET at random
+                    how = {"gradients": growth, "generator": su.generators(args.seeds, 5, update), "runs": R}
                     turnover = su.rewire(weights, masks, fraction, [optimizer], **how)
-                if changing:
-                    watch.lap("sparsify")
+                if pruning:  # Gradual magnitude pruning: each layer to its own density (Zhu & Gupta 2018, equation 1)
+                    when = update, prune_begin, sparsify_end
+                    now = {name: 1 - su.cubic_sparsity(*when, 1 - d) for name, d in densities.items()}
+                    su.set_masks(weights, masks, su.magnitude_masks(weights, now, masks), [optimizer])
+                watch.lap("sparsify")
                 update += 1
         if args.statistics == "after":
             obs_moments.update(rollout["obs"])
@@ -807,7 +803,7 @@ if __name__ == "__main__":
         check_runs({})
 
         # ---- Log
-        if due(step + batch_size, args.eval_interval) or step + batch_size == last_step:
+        if is_time(step + batch_size, args.eval_interval) or step + batch_size == last_step:
             units = describe_units(nets, seen)
         for name, of_runs in diagnostics(nets, batch, args).items():
             for seed, value in zip(args.seeds, of_runs.tolist(), strict=True):

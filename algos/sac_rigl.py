@@ -580,8 +580,9 @@ if __name__ == "__main__":
         # ---- Learn
         update = step - args.learning_starts - 1  # gradient steps before this one
         rewiring = args.method in ("set", "rigl") and su.due(update, 0, sparsify_end, args.update_interval)
-        pruning = su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
-        pruning = pruning and args.method == "prune"
+        pruning = args.method == "prune" and (
+            su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
+        )
         batch = replay.index_select(0, torch.randint(min(step, len(replay)), (args.batch_size,), device=device))
         b_obs, b_action, b_next_obs, b_reward, b_terminated = batch.split(row_parts, dim=1)
         b_obs_action = batch[:, : obs_dim + action_dim]
