@@ -9,22 +9,12 @@ All ``--seeds`` train together as one batched program: every parameter has a lea
 [R, B, ...]. It reads as one agent with one more axis. Each run has its own masks and its random numbers follow from its
 own seed, so it learns the same whatever runs train beside it, to float rounding.
 
-Writes the folder ``runs/{env}__dqn_rigl__{method}-{sparsity}__{n}seeds__{hash}``, or ``--run-dir``:
-    results.csv     a row per evaluation and run: step, seed; return_mean, return_std, return_n (undiscounted);
-                    sparsity; parameters (active weights and biases); acting_flops (multiplications and additions of one
-                    action); snr (section 7); dead and dormant (fraction of hidden units that are 0- and 0.025-dormant
-                    on 1,024 states of the replay memory, Sokar et al. 2023); rank (effective rank of the last hidden
-                    layer on these, Kumar et al. 2021); turnover (fraction of connections that the last rewiring
-                    replaced)
-    timing.csv      a row per evaluation: environment steps per second, of all runs together, since the last one, and
-                    the seconds in each part of the loop
-    checkpoint.pt   everything needed to go on: tensors and plain Python only
-    config.json, events.* (TensorBoard), videos/ with --capture-video
+Writes the folder ``runs/{env}__dqn_rigl__{method}-{sparsity}__{n}seeds__{hash}``, or ``--run-dir``.
+What all scripts of sparse training share is in README.md, "A run folder" and "Sparse-training runs": the files, the
+columns of results.csv, how a stopped run goes on, more on some differences.
 
 The same command started again resumes at the last checkpoint, to the same results (tasks that are not in envs/ start
-new episodes there), or says that the run is finished. A run whose weights are no longer finite has returns of nan from
-then on; the others go on. The final score, printed at the end, is the mean over the last 10% of evaluations (section
-3).
+new episodes there). A run whose weights are no longer finite has returns of nan from then on; the others go on.
 
 Hyper-parameters: table 6, and table 1, which has the same for all methods.
 
@@ -36,9 +26,8 @@ Differences from the paper and its public code (google-research/rigl, rigl/rl), 
  3. RigL's scores are the gradients that the Adam step of the same update uses, before they are masked. The code
     computes them once more on the same batch and rewires before that step, which new connections thus take; here they
     begin with the next one. Rewiring replaces no Adam step.
- 4. Inactive weights take no step, so they are zero in acting, targets and checkpoints, and pruned ones never return.
-    In the code they take Adam steps that are zeroed before the next forward pass. A weight that is dropped is dropped
-    from the target network at once; one that is grown has weight zero there until the next copy.
+ 4. Inactive weights take no Adam step; in the code they take one that is zeroed later (README). A weight that is
+    dropped is dropped from the target network at once; one that is grown has weight zero there until the next copy.
  5. Initial weights are Glorot-uniform, or by active fans with --sparse-init, and biases zero, as in sac_rigl.py. The
     dense networks of the code have --dense-init he: He-normal, cut off at two standard deviations, in hidden layers,
     U(-0.03, 0.03) in the output layer, and output biases of -0.2, as layers without a mask have in sparse networks.
@@ -46,8 +35,7 @@ Differences from the paper and its public code (google-research/rigl, rigl/rl), 
  7. The last observation of an episode that a time limit ends is followed by its value, in the code, too. Cart-Pole is
     v1, of 500 steps; with --env-id CartPole-v0 it is the code's, of 200.
  8. With --dense-output-layer the sparsity is that of the other layers, as in the code.
- 9. The sparse initialisation averages each weight's active fan-in and fan-out (Glorot), as the code does; section 6
-    speaks of incoming connections only.
+ 9. The sparse initialisation goes by active fan-in and fan-out, as in the code, not by fan-in alone (README).
 """
 
 import copy

@@ -10,23 +10,14 @@ All ``--seeds`` train together as one batched program: every parameter has a lea
 [R, B, ...]. It reads as one agent with one more axis. Each run has its own masks and environment, and its random
 numbers follow from its own seed, so it learns the same whatever runs train beside it, to float rounding.
 
-Writes the folder ``runs/{env}__ppo_rigl__{method}-{sparsity}__{n}seeds__{hash}``, or ``--run-dir``:
-    results.csv     a row per evaluation and run: step, seed; return_mean, return_std, return_n (undiscounted, mean or
-                    most likely action); sparsity, overall and of actor, critic; parameters (active weights and biases
-                    of both, and the log-std); acting_flops (multiplications and additions of one action); snr_actor,
-                    snr_critic (section 7); of both, too, dead_* and dormant_* (fraction of hidden units that are 0- and
-                    0.025-dormant on the last rollout, Sokar et al. 2023) and rank_* (effective rank of the last hidden
-                    layer on it, Kumar et al. 2021); turnover (fraction of connections that the last rewiring replaced)
-    timing.csv      a row per evaluation: environment steps per second, of all runs together, since the last one, and
-                    the seconds in each part of the loop
-    checkpoint.pt   everything needed to go on: tensors and plain Python only
-    config.json, events.* (TensorBoard), videos/ with --capture-video
+Writes the folder ``runs/{env}__ppo_rigl__{method}-{sparsity}__{n}seeds__{hash}``, or ``--run-dir``.
+What all scripts of sparse training share is in README.md, "A run folder" and "Sparse-training runs": the files, the
+columns of results.csv, how a stopped run goes on, more on some differences.
 
-The same command started again resumes at the last checkpoint, to the same results (where a simulator cannot be restored
-within an episode, as in MuJoCo, new episodes start there), or says that the run is finished. Ctrl-C and SIGTERM take
-effect after the current rollout and its update. A run whose weights are no longer finite has returns of nan from then
-on; the others go on. The final score, printed at the end, is the mean over the last 10% of evaluations (section 3): 7
-of 71.
+Evaluations play the mean or most likely action. The same command started again resumes at the last checkpoint, to the
+same results (where a simulator cannot be restored within an episode, as in MuJoCo, new episodes start there). Ctrl-C
+and SIGTERM take effect after the current rollout and its update. A run whose weights are no longer finite has returns
+of nan from then on; the others go on.
 
 Hyper-parameters: table 8, and for those that were tuned for each method (``TUNED``) table 3.
 
@@ -58,19 +49,18 @@ brackets: the flags that give what the code does.
 11. RigL's scores are the gradients that the Adam step of the same update uses, before they are masked and clipped. The
     code computes them once more on the same minibatch, without the factor 0.5, which changes no ranking, and rewires
     before that step, which new connections thus take; here they begin with the next one.
-12. Inactive weights take no step and have no part in the norm that is clipped, so they are zero in acting and
-    checkpoints, and pruned ones never return. In the code they take Adam steps that are zeroed before the next forward
-    pass, and count in the norm, which at 90% sparsity is some 1.5 times as large at the start.
+12. Inactive weights take no Adam step; in the code they take one that is zeroed later (README). Here they have no
+    part in the norm that is clipped; in the code they have, which makes it some 1.5 times as large at the start, at 90%
+    sparsity.
 13. The SNR is that of per-example gradients of a rollout's first minibatch; the code averages the losses first, so that
     nothing is left to compare. The paper shows no SNR of PPO.
 14. --total-timesteps is rounded up to whole rollouts, as in the code: 489. Evaluations are 14,336 steps apart, as
     there; appendix A.1 says 2,000. Pruning goes from 20% to 80% of the gradient steps, rewiring to 80% (appendix A.3);
     the code's files say from 32,000 to 120,000 of 156,480.
 15. Discrete actions, pruned by ERK, too, have no table: they have MuJoCo's. MuJoCo tasks are gymnasium's v5 (v2).
-16. With --dense-output-layer the sparsity is that of the other layers, as in the code. --actor-share divides a budget
-    of weights B = (1 - sparsity) * (N_actor + N_critic), biases not counted.
-17. The sparse initialisation averages each weight's active fan-in and fan-out (Glorot), as the code does; section 6
-    speaks of incoming connections only.
+16. With --dense-output-layer the sparsity is that of the other layers, as in the code. --actor-share divides the
+    weights that remain, biases not counted; the paper prints no formula (README).
+17. The sparse initialisation goes by active fan-in and fan-out, as in the code, not by fan-in alone (README).
 The paper's aggregates are normalised by the scores of the dense SAC agent of each game, for PPO, too.
 """
 

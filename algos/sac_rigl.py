@@ -7,27 +7,14 @@
 
 Copy this file beside ``sparse_utils.py`` and it works there too (Bullet tasks need ``envs/`` as well).
 
-Writes the folder ``runs/{env}__sac_rigl__{method}-{sparsity}__{seed}__{hash}``, or ``--run-dir``:
-    config.json     all arguments, the command, versions
-    results.csv     a row per evaluation: step; return_mean, return_std, return_n (undiscounted, deterministic policy);
-                    sparsity, overall and of actor, qf1, qf2; parameters (active weights and biases of actor and both
-                    critics); acting_flops (multiplications and additions of one action); snr_actor, snr_critic
-                    (section 7); dead_* and dormant_* (fraction of hidden units that are 0- and 0.025-dormant on 1,024
-                    transitions of the replay memory, Sokar et al. 2023) and rank_* (effective rank of the last hidden
-                    layer on these, Kumar et al. 2021) of actor and critic, the mean of both critics; turnover (fraction
-                    of connections that the last rewiring really replaced)
-    timing.csv      a row per evaluation: steps per second since the last one and the seconds in each part of the loop
-    checkpoint.pt   everything needed to go on: tensors and plain Python only
-    events.*        TensorBoard
-    videos/         with --capture-video
+Writes the folder ``runs/{env}__sac_rigl__{method}-{sparsity}__{seed}__{hash}``, or ``--run-dir``.
+What all scripts of sparse training share is in README.md, "A run folder" and "Sparse-training runs": the files, the
+columns of results.csv, how a stopped run goes on, more on some differences.
 
-A run whose weights, rewards or observations are no longer finite ends with one line and exit status 1; the last
-checkpoint before that is kept.
-
-The same command started again resumes at the last checkpoint, or says that the run is finished. On a CPU the results
-are those of an uninterrupted run if the checkpoint fell on the end of an episode (HalfCheetah's are all 1,000 steps);
-the physics cannot be restored within an episode, so elsewhere a resumed run starts a fresh one. The final score,
-printed at the end, is the mean over the last 10% of evaluations (section 3).
+The same command started again resumes at the last checkpoint. On a CPU the results are those of an uninterrupted run if
+that fell on the end of an episode (HalfCheetah's are all 1,000 steps); the physics cannot be restored within an
+episode, so elsewhere a resumed run starts a fresh one. A run whose weights, rewards or observations are no longer
+finite ends with one line and exit status 1; the last checkpoint before that is kept.
 
 Hyper-parameters: table 8, and for those that were tuned for each method (``TUNED``) table 2.
 
@@ -38,18 +25,15 @@ Differences from the paper and its public code (google-research/rigl, rigl/rl), 
     steps: pruning runs from 20% to 80% of them, SET and RigL rewire from the first one to 80%.
  3. RigL's scores are the gradients of the critic and actor losses that the Adam steps of the same update use, before
     they are masked; the code computes fresh ones on the same batch after the steps. Rewiring replaces no Adam step.
- 4. Inactive weights take no step, so they are zero in acting, targets and checkpoints, and pruned ones never return.
-    In the code they take Adam steps that are zeroed before the next forward pass.
+ 4. Inactive weights take no Adam step; in the code they take one that is zeroed later (README).
  5. Actions are rescaled to [-1, 1] and log-probabilities are in that space. log_std is clipped to [-20, 2] as in
     Haarnoja et al. 2018; the code does not clip. Adam's epsilon is PyTorch's 1e-8 (Keras: 1e-7).
  6. MuJoCo tasks are gymnasium's v5; the paper used v2.
- 7. --actor-share divides a budget of weights B = (1 - sparsity) * (N_actor + 2 * N_critic), biases not counted:
-    actor density = share * B / N_actor, critic density = (1 - share) * B / (2 * N_critic). Not printed in the paper.
+ 7. --actor-share divides the weights that remain, biases not counted; the paper prints no formula (README).
  8. With --dense-output-layer the sparsity is that of the other layers, as in the code.
  9. The SNR of SAC is in the paper's figure 5 but not in its code. Here: per-example gradients of one training batch,
     of 0.5 * TD error^2 for each critic and of alpha * log pi - min(Q1, Q2) for the actor, before its Adam steps.
-10. The sparse initialisation averages each weight's active fan-in and fan-out (Glorot), as the code does; section 6
-    speaks of incoming connections only.
+10. The sparse initialisation goes by active fan-in and fan-out, as in the code, not by fan-in alone (README).
 """
 
 import copy
