@@ -36,7 +36,7 @@ from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 import numpy as np
 import torch
@@ -51,6 +51,12 @@ from tqdm import tqdm
 
 Weights = Mapping[str, Tensor]
 Masks = dict[str, Tensor]
+
+# Choices of flags that several scripts have
+Method = Literal["dense", "small", "prune", "static", "set", "rigl"]  # Graesser et al. 2022
+Init = Literal["kaiming", "he", "xavier", "orthogonal"]  # of ``initial_parameters``
+Condition = Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"]  # of ``next_ticket``
+CONDITIONS = get_args(Condition)
 
 
 # ---- Layers with a leading run axis ----------------------------------------------------------------------------------
@@ -95,8 +101,8 @@ class BatchedLinear(nn.Module):
 
 
 def tanh(x: Tensor) -> Tensor:
-    """Where no gradient flows on a CPU, NumPy's tanh in the place of x: it takes a seventh of the time of PyTorch's and
-    is right to 1.1e-7 of its value (PyTorch's: 6e-8)."""
+    """tanh of x. On a CPU, where no gradient is needed, it is NumPy's, which takes a seventh of the time of PyTorch's,
+    is right to 1.1e-7 of its value (PyTorch's: 6e-8), and overwrites x."""
     if x.requires_grad or x.device.type != "cpu":
         return torch.tanh(x)
     np.tanh(x.numpy(), out=x.numpy())
@@ -106,17 +112,18 @@ def tanh(x: Tensor) -> Tensor:
 class TanhLayers:
     """R networks of ``BatchedLinear`` with tanh between them, x [R, B, in] -> [R, B, out], and their backward pass.
 
-    The same as layer after layer with autograd, in less than half the time where networks are small: numbers lie as
-    [R, units, B] between the layers, where products with few outputs are five times as fast; tanh is that above; and
-    nothing large is in new memory, which takes as long as the arithmetic. So a call overwrites what the last one left
-    for ``backward``.
+    The results of layer after layer with autograd, in less than half the time if networks are small, for three reasons.
+    Between the layers numbers are [R, units, B], where products with few outputs are five times as fast. tanh is the
+    function above. Results go into memory that is kept from call to call, as allocating it takes as long as the
+    arithmetic. So a call overwrites what the last one left for ``backward``.
     """
 
     def __init__(self, layers: Sequence[BatchedLinear]):
         self.layers, self.buffers, self.units = layers, {}, []
 
     def _buffer(self, *shape: int) -> Tensor:
-        """Memory that stays from call to call; the last number is no size, but tells it from others of that shape."""
+        """A tensor that is used again in each call. The last number is not a size: it keeps apart tensors of the same
+        shape."""
         if shape not in self.buffers:
             self.buffers[shape] = self.layers[0].weight.new_empty(shape[:-1])
         return self.buffers[shape]
@@ -168,7 +175,7 @@ class BatchedConv2d(nn.Module):
 
 
 def initial_parameters(
-    parameters: Weights, init: str = "kaiming", input_scale: float = 1.0, generator: torch.Generator | None = None
+    parameters: Weights, init: Init = "kaiming", input_scale: float = 1.0, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
     """New initial values for one network out of those that ``parameters`` of batched layers hold.
 
@@ -198,7 +205,7 @@ def initial_parameters(
 
 
 def initial_state(
-    template: nn.Module, init: str, input_scale: float, generator: torch.Generator | None = None
+    template: nn.Module, init: Init, input_scale: float, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
     """A ``state_dict`` without the run axis for one network like those of ``template``, with new parameters."""
     buffers = {name: tensor[0].clone() for name, tensor in template.state_dict().items()}
@@ -210,8 +217,9 @@ class FlatAdam(torch.optim.Adam):
     to a norm of at most ``max_norm``; L2 decay is for weights alone.
 
     The parameters become views of one tensor [R, n], so that a step is a few calls for all of them: with small networks
-    that is a fifth of an update. Adam's kernel rounds the last numbers of a tensor, those beyond a multiple of 16, in
-    another way than the rest, and a run would notice its neighbours: hence zeros end each row.
+    that is a fifth of an update. Adam's fused kernel computes the numbers after the last multiple of 16 in another way,
+    with other rounding. A run's results would then depend on how many runs there are. So each row ends in zeros, up to
+    a multiple of 16.
     """
 
     def __init__(
@@ -254,8 +262,9 @@ def run_adam(
 ) -> torch.optim.Adam:
     """Adam for parameters with a run axis, with L2 decay on weights alone.
 
-    Its fused kernel rounds the last numbers of a tensor, those beyond a multiple of 16, in another way than the rest,
-    so that a run would notice its neighbours: tensors of other sizes take the slower kernel.
+    Its fused kernel computes the numbers after the last multiple of 16 in another way, with other rounding. A run's
+    results would then depend on how many runs there are. So a tensor whose size is no multiple of 16 takes the slower
+    kernel.
     """
     groups = {}
     for name, p in parameters.items():
@@ -266,13 +275,16 @@ def run_adam(
 
 
 @torch.no_grad()
-def clip_run_gradients(parameters: Weights, max_norm: float) -> None:
-    """Scale each run's gradient, over all its parameters, to a norm of at most max_norm, in place."""
-    gradients = [p.grad.view(len(p), -1) for p in parameters.values()]
-    squares = sum(g.square().sum(1) for g in gradients)  # [R]; torch's sum would round by R
-    scale = (max_norm / (squares.sqrt() + 1e-6)).clamp(max=1)[:, None]
-    for g in gradients:
-        g.mul_(scale)
+def clip_run_gradients(gradients: Sequence[Tensor], max_norm: float) -> None:
+    """Scale each run's gradient, over all tensors [R, ...], to a norm of at most max_norm, in place. One norm of all
+    small tensors takes fewer calls of PyTorch than one of each: with small networks that is a fifth of an update."""
+    parts = [g.flatten(1) for g in gradients]
+    # to copy a large one takes longer than a call, so its norm stands for it
+    parts = [torch.linalg.vector_norm(p, dim=1, keepdim=True) if p.shape[1] > 8192 else p for p in parts]
+    norm = torch.linalg.vector_norm(torch.cat(parts, 1), dim=1)  # [R]
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1)
+    scales = {axes: scale.view(-1, *[1] * (axes - 1)) for axes in {g.dim() for g in gradients}}
+    torch._foreach_mul_(gradients, [scales[g.dim()] for g in gradients])
 
 
 def dropout_factors(
@@ -394,12 +406,12 @@ class SparseKernels:
                 kernels.unpack()        # or a checkpoint would hold packed weights
                 ...
 
-    While they are packed, a weight whose density is at most ``max_density`` is not [R, in, out] but [R, n], its active
-    numbers (``Pattern``), and so are its gradient, its moments and the target network's weight. So all that an update
-    does with them costs what they are, and inactive weights are nowhere. ``unpack`` puts them back into the tensors
-    that they were in: whatever changes masks, evaluates or saves knows nothing of kernels, and checkpoints are the
-    same. All layers, dense ones too, compute on columns [in, B] then, as CSR products do, so that no activation is
-    transposed. R is the number of networks that a layer holds, n their largest number of active weights.
+    While packed, a weight with a density of at most ``max_density`` is stored as [R, n], its active numbers alone
+    (``Pattern``), instead of [R, in, out]. So are its gradient, its moments and the target network's weight: an update
+    costs what the active weights cost. ``unpack`` puts all of it back into the same dense tensors, so code that changes
+    masks, evaluates or saves need not know of kernels, and checkpoints are the same. While anything is packed, all
+    layers compute on columns [in, B], as CSR products do; then no activation has to be transposed. R is the number of
+    networks that a layer holds, n their largest number of active weights.
 
     Runs on a CPU; ends the program with one line on a GPU or where PyTorch was built without MKL.
     """
@@ -554,8 +566,7 @@ def network_sparsities(args: Any, n_actor: int, n_critics: int) -> tuple[float, 
     program with one line if a network would need more weights than it has.
     """
     if args.actor_share is None:
-        own = (args.actor_sparsity, args.critic_sparsity)
-        return tuple(args.sparsity if sparsity is None else sparsity for sparsity in own)
+        return tuple(args.sparsity if own is None else own for own in (args.actor_sparsity, args.critic_sparsity))
     budget = (1 - args.sparsity) * (n_actor + n_critics)
     # A sparse network has at most the weights of the dense one; a dense one can be made as wide as its share asks.
     low, high = (0, 1) if args.method == "small" else (max(0, 1 - n_critics / budget), min(1, n_actor / budget))
@@ -710,8 +721,8 @@ def layer_flops(net: nn.Module, example: Tensor, masks: Weights, prefix: str) ->
     O outputs takes m * P multiplications and m * P - O additions, O more additions if it has a bias, and O
     multiplications for a ReLU, which every layer is charged for. Pooling and residual additions are not counted.
 
-    ``example`` is a batch of one, of batched layers [R, 1, ...], whose R networks count together; ``masks`` are named
-    as by ``prunable(prefix=net)``.
+    ``example`` is a batch of one. For batched layers it is [R, 1, ...], and the numbers are the sum over the R
+    networks. ``masks`` are named as by ``prunable(prefix=net)``.
     """
     outputs = {}
     names = prunable(**{prefix: net})
@@ -739,7 +750,7 @@ def layer_flops(net: nn.Module, example: Tensor, masks: Weights, prefix: str) ->
 
 
 @torch.no_grad()
-def sparse_init_(weights: Weights, masks: Weights, generator: torch.Generator | None = None) -> None:
+def sparse_init_(weights: Weights, masks: Weights, generator: Generators = None) -> None:
     """Glorot-uniform initialisation by each unit's active connections, in place; inactive weights become zero.
 
     The weight from input i to unit j is drawn from U(-l, l), l = sqrt(3 / max(1, (fan_in(j) + fan_out(i)) / 2)), where
@@ -810,7 +821,8 @@ def rewire(
     targets: Weights = MappingProxyType({}),
     gradients: Weights | None = None,
     generator: Generators = None,
-) -> float:
+    runs: int = 1,
+) -> Tensor:
     """Replace a fraction of the connections of each layer: one step of RigL or of SET, in place.
 
     Of a layer's (or slice's) n active weights the trunc(drop_fraction * n) smallest by magnitude are dropped, and as
@@ -820,9 +832,10 @@ def rewire(
     starts at zero with zero moments; one that is dropped and grown again in the same step keeps its value and its
     moments. ``optimizers`` and ``targets`` are those of ``set_masks``.
 
-    Returns the ``turnover`` of all networks together. Raises FloatingPointError for NaNs.
+    Returns the fraction of its connections that each of ``runs`` runs really replaced, [runs], on the CPU: if runs is
+    1, of all networks together. Raises FloatingPointError for NaNs.
     """
-    new_masks, grown, active = {}, 0, 0
+    new_masks, grown, active = {}, torch.zeros(runs, dtype=torch.double), torch.zeros(runs, dtype=torch.double)
     for name, mask in masks.items():
         growth = _uniform(mask, generator).to(mask) if gradients is None else gradients[name].abs()
         rows = _slices(mask != 0, mask)
@@ -833,23 +846,16 @@ def rewire(
             # -1 is below every score: an inactive weight is never kept, and one that is kept is never grown.
             kept = _top_k(magnitude.masked_fill(~old, -1), n_active - n_drop)
             new_rows.append(kept | _top_k(score.masked_fill(kept, -1), n_drop))
-            grown, active = grown + int((new_rows[-1] & ~old).sum()), active + n_active
-        new_masks[name] = torch.stack(new_rows).view_as(mask).to(mask)
+        new = torch.stack(new_rows)
+        grown += (new & ~rows).view(runs, -1).sum(1).cpu()
+        active += rows.view(runs, -1).sum(1).cpu()
+        new_masks[name] = new.view_as(mask).to(mask)
     set_masks(weights, masks, new_masks, optimizers, targets)
-    return grown / max(active, 1)
-
-
-def turnover(old: Weights, new: Weights) -> Tensor:
-    """Fraction of the active connections of each network that its old masks did not have: [R], for masks with a run
-    axis."""
-    grown = sum(((new[name] > mask).flatten(1).sum(1) for name, mask in old.items()))
-    return grown / sum(mask.flatten(1).sum(1) for mask in new.values()).clamp(min=1)
+    return grown / active.clamp(min=1)
 
 
 # ---- Lottery tickets -------------------------------------------------------------------------------------------------
 # These take one network's tensors: of many runs that train together, those of run r are copy_slice(tensors, r).
-
-CONDITIONS = ("ticket", "mask_permuted", "permuted_permuted", "random_reinit")  # of next_ticket
 
 
 def copy_slice(tensors: Weights, r: int) -> dict[str, Tensor]:
@@ -949,25 +955,12 @@ def finite_runs(tensors: Weights) -> np.ndarray:
     return torch.stack([t.flatten(1).isfinite().all(1) for t in tensors.values()]).all(0).cpu().numpy()
 
 
-@torch.no_grad()
-def zero_diverged(parameters: Weights, optimizer: torch.optim.Optimizer, *others: Weights) -> list[int]:
-    """Which of the R runs have parameters that are not finite. These become zero, as do their moments and their part of
-    ``others``, such as the parameters of target networks: such a run has diverged, and must not stop those beside
-    it."""
-    diverged = np.flatnonzero(~finite_runs(parameters)).tolist()
-    if diverged:
-        moments = [m for p in parameters.values() for m in optimizer.state.get(p, {}).values() if m.shape == p.shape]
-        for tensor in (*parameters.values(), *moments, *(t for tensors in others for t in tensors.values())):
-            tensor[diverged] = 0
-    return diverged
-
-
 class Best:
     """The best weights of each of R networks over the evaluations of a round.
 
-    Of equal evaluations the later counts as the best, as it has trained longer. Weights that are not finite are never
-    best: such a network has diverged, and goes on from its best weights, or if there are none yet from those that it
-    started with, and with a new optimizer.
+    Of equal evaluations the later one counts, as it has trained longer. A network whose weights are not finite has
+    diverged. It is never best, and goes on, with a new optimizer, from its best weights so far, or from its first ones
+    if there are none.
 
     ``state`` is the networks' ``state_dict``, every tensor with a run axis, and ``target`` that of target networks, by
     the same names; both are changed in place. ``weights`` are the best so far; [R] each: best, final (the last one),
@@ -1031,7 +1024,7 @@ class Best:
 def describe_ticket(masks: Weights, inputs: Sequence[int] | None = None) -> dict[str, float | int | str]:
     """What the masks of one network say, as columns of results.csv: weights that remain, the inputs that its first
     layer still reads, and density of each layer. ``inputs`` are their numbers, if not 0, 1, 2 ..."""
-    total, remaining = (sum(int(f(m)) for m in masks.values()) for f in (Tensor.numel, Tensor.sum))
+    total, remaining = count(masks), sum(int(mask.sum()) for mask in masks.values())
     first = next(iter(masks.values()))  # [in, out] or [out, in, kh, kw]
     alive = (first.sum(1) if first.dim() == 2 else first.sum((0, 2, 3))).nonzero().flatten().tolist()
     alive = alive if inputs is None else [inputs[i] for i in alive]
@@ -1125,7 +1118,8 @@ def _dense(tensors: Weights) -> dict[str, dict[str, Tensor]]:
 def _load(file: Path, what: str, device: torch.device | str = "cpu") -> Any:
     """What ``save_checkpoint`` wrote. Raises ValueError with one line if it cannot be read, or a byte of it changed."""
     try:
-        # what torch.save writes: torch.load ignores its checksums, and the contents of what is marked as a folder
+        # torch.load ignores the checksums, and reads a part that one flipped bit marks as a folder as if it were empty:
+        # refuse both
         with zipfile.ZipFile(file) as archive:
             if archive.testzip() is not None or any(info.external_attr & 0x10 for info in archive.infolist()):
                 raise zipfile.BadZipFile
@@ -1181,6 +1175,16 @@ def effective_rank(features: Tensor, delta: float = 0.01) -> Tensor:
     return torch.where(values[..., 0] > 0, rank, 0)
 
 
+def describe_units(hidden: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Dead and 0.025-dormant units and effective rank of networks with these activations [..., B, units] of each hidden
+    layer, as columns of results.csv: [...] each."""
+    return {
+        "dead": dormant_fraction(hidden, 0),
+        "dormant": dormant_fraction(hidden, 0.025),
+        "rank": effective_rank(hidden[-1]),
+    }
+
+
 def describe_returns(returns: np.ndarray) -> str:
     """Number, mean, standard deviation and interquartile mean of episodes' returns [n], with a 95% percentile bootstrap
     interval (Agarwal et al. 2021)."""
@@ -1200,8 +1204,9 @@ def describe_returns(returns: np.ndarray) -> str:
 
 # ---- Run folders -----------------------------------------------------------------------------------------------------
 
-# Flags that are not part of a run's identity and free to differ when it is resumed: they change nothing but where and
-# how it is computed (on a GPU with other random numbers). More rounds of pruning only add to what is there.
+# Flags that may differ when a run is resumed, and that are not in the hash of its folder's name. They change where and
+# how it is computed, not what (but a GPU draws other random numbers). ``rounds`` is one of them, as more rounds only
+# add to what is there.
 FREE_FLAGS = frozenset(
     ("run_dir", "fresh", "checkpoint_interval", "threads", "cuda", "track", "wandb_project_name", "wandb_entity")
     + ("capture_video", "evaluate", "observation_noise", "noise_wrap", "dry_run", "async_envs", "rounds")
@@ -1233,8 +1238,8 @@ RULES = {
 
 
 def check_flags(args: Any, rule: str, *names: str) -> None:
-    """Raise ValueError, which tyro reports, if an argument breaks one of ``RULES``. None was not given; of a tuple each
-    value counts, and there must be one."""
+    """Raise ValueError, which tyro reports, if an argument breaks one of ``RULES``. None means that the flag was not
+    given. Each value of a tuple must obey the rule, and a tuple must not be empty."""
     for name in names:
         value = getattr(args, name)
         values = value if isinstance(value, tuple) else () if value is None else (value,)
@@ -1243,14 +1248,14 @@ def check_flags(args: Any, rule: str, *names: str) -> None:
 
 
 def check_seeds(args: Any) -> None:
-    """The same for --seeds, each of which is a run, and --seed."""
+    """Raise ValueError if --seeds, each of which is a run, or --seed are wrong."""
     check_flags(args, "0 or more", "seeds", "seed")
     if len(set(args.seeds)) < len(args.seeds):
         raise ValueError(f"--seeds must be different numbers, not {args.seeds}")
 
 
 def check_noise_flags(args: Any) -> None:
-    """The same for --observation-noise, which needs --evaluate."""
+    """Raise ValueError if --observation-noise is wrong, or given without --evaluate."""
     if args.observation_noise:
         check_flags(args, "0 or more", "observation_noise")
         if not args.evaluate:
@@ -1258,13 +1263,15 @@ def check_noise_flags(args: Any) -> None:
 
 
 def check_small_flags(args: Any) -> None:
-    """The same for the small dense network, which has as many parameters as --sparsity leaves in all layers."""
+    """Raise ValueError if --method small, the dense network with as many parameters as --sparsity leaves in all layers,
+    is given with a flag for sparse layers."""
     if args.method == "small" and args.dense_output_layer:
         raise ValueError("--dense-output-layer does not go with --method small, which has no sparse layers")
 
 
 def check_split_flags(args: Any) -> None:
-    """The same for how actor and critic share what remains: see ``network_sparsities``."""
+    """Raise ValueError if the flags that set the sparsities of actor and critic (``network_sparsities``) contradict
+    each other."""
     check_small_flags(args)
     own = (args.actor_sparsity, args.critic_sparsity) != (None, None)
     if args.actor_share is not None and own:
@@ -1276,7 +1283,7 @@ def check_split_flags(args: Any) -> None:
 
 
 def check_ticket_flags(args: Any) -> None:
-    """The same for what all scripts of lottery tickets have."""
+    """Raise ValueError if a flag that all scripts of lottery tickets have is wrong."""
     check_flags(args, "above 0", "eval_episodes", "retest_episodes", "num_envs", "max_episode_steps", "hidden_sizes")
     check_flags(args, "0 or more", "rounds", "threads", "rewind_steps", "eval_interval")
     check_flags(args, "above 0", "input_init_scale")
@@ -1413,9 +1420,9 @@ def start_run(args: Any, script: str, variant: str, reads: Sequence[Path] = ()) 
     below runs/, where many seeds that train together are counted. Returns it, and what is in its checkpoint.pt, or None
     if there is none.
 
-    A finished run says so and ends the program with status 0, unless ``args.rounds`` now asks for more. A folder that
-    holds a run of another script or version, or with other result-changing arguments, that is no run folder, or that
-    another process is using is refused; so is one whose run began with other contents of the files that it ``reads``.
+    A finished run says so and ends the program with status 0, unless ``args.rounds`` now asks for more. Refused, with
+    one line: a folder with a run of another script, format or arguments that change results; one that is no run folder;
+    one that another process is using; and one whose run began with other contents of the files in ``reads``.
     ``args.fresh`` empties it first.
     """
     digest = hashlib.sha1(json.dumps(identity(asdict(args)), sort_keys=True).encode()).hexdigest()[:8]
@@ -1649,9 +1656,14 @@ class RunLog:
         if self.start:
             self.progress.write(f"resuming at step {self.start:,}")
 
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint needs of it. Where runs train together, it needs ``diverged``, too."""
+        return {"results": self.results, "timings": self.timings, "seconds": self.watch.seconds}
+
     def has_evaluated(self, step: int) -> bool:
         return bool(self.results) and self.results[-1]["step"] >= step
 
+    @torch.no_grad()
     def drop_diverged(
         self,
         when: str,
@@ -1660,9 +1672,16 @@ class RunLog:
         optimizer: torch.optim.Optimizer,
         *others: Weights,
     ) -> None:
-        """Say which of the runs that train together have diverged, and make them zero (``zero_diverged``), so that the
-        others can go on. Ends the program with status 1 if there are none. ``when`` is, for example, "by step 7"."""
-        for r in zero_diverged(parameters, optimizer, *others):
+        """Say which of the runs that train together have parameters that are not finite, and set these to zero, as well
+        as their moments and their part of ``others`` (target networks, scores), so that the other runs can go on. Ends
+        the program with status 1 if none is left. ``when`` is, for example, "by step 7"."""
+        diverged = np.flatnonzero(~finite_runs(parameters)).tolist()
+        if diverged:
+            states = [(p, optimizer.state.get(p, {})) for p in parameters.values()]
+            moments = [m for p, state in states for m in state.values() if m.shape == p.shape]
+            for tensor in (*parameters.values(), *moments, *(t for tensors in others for t in tensors.values())):
+                tensor[diverged] = 0
+        for r in diverged:
             if run_seeds[r] not in self.diverged:
                 self.diverged.append(run_seeds[r])
                 self.progress.write(f"seed {run_seeds[r]}: diverged {when}")
@@ -1872,13 +1891,9 @@ class Rounds:
             }
             self.results.append(row)
             self.writer.add_scalar(f"best_retest/{condition}/seed{seed}", row["best_retest"], self.round)
-            more = {
-                "best": copy_slice(best.weights, r),
-                "result": row,
-                "script": self.script,
-                "args": asdict(self.args),
-            }
-            save_ticket(self._file(self.round, condition, seed), **{**ticket, **contents, **more})
+            of_run = {"best": copy_slice(best.weights, r), "result": row}
+            file = self._file(self.round, condition, seed)
+            save_ticket(file, **ticket, **contents, **of_run, script=self.script, args=asdict(self.args))
         self.writer.add_scalar("remaining_fraction", row["remaining_fraction"], self.round)
         self.watch.lap("save")
         seconds = self.watch.take()

@@ -78,9 +78,6 @@ TASKS = {
 }
 EVAL_EPSILON = 0.001  # of action values (table 11)
 
-Init = Literal["kaiming", "he", "xavier", "orthogonal"]
-Condition = Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"]
-
 
 @dataclass
 class Args:
@@ -88,7 +85,7 @@ class Args:
     env_id: str = "CartPole-v1"  # the teacher's task
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)  # a chain of rounds for each seed and condition
     teacher: str = ""  # a ticket of ppo_imp.py or dqn_imp.py; default algos/experts/ENV_ID.pt, with - for /
-    rounds: int = 20  # pruning rounds after the dense round 0; with more than before a run goes on
+    rounds: int = 20  # pruning rounds after the dense round 0; raise it, and a finished run goes on
     max_episode_steps: int | None = None  # time limit of an episode, in steps; default the task's own
     run_dir: str = ""  # folder to write to; default one of its own in runs/
     fresh: bool = False  # delete what is in the run folder and start over
@@ -115,11 +112,11 @@ class Args:
 
     # Networks
     hidden_sizes: tuple[int, ...] = (128, 128)  # units of the student's hidden layers; default by task
-    init: Init = "kaiming"  # kaiming is PyTorch's default (a = sqrt 5), he has the gain of ReLU
+    init: su.Init = "kaiming"  # kaiming is PyTorch's default (a = sqrt 5), he has the gain of ReLU
     input_init_scale: float = 1.0  # factor on the initial weights of the first layer; section 4.2: 0.1
 
     # Tickets
-    conditions: tuple[Condition, ...] = su.CONDITIONS  # what to compare
+    conditions: tuple[su.Condition, ...] = su.CONDITIONS  # what to compare
     prune_fraction: float = 0.2  # fraction of the remaining weights that each round removes
     baseline_mask: Literal["own", "ticket"] = "own"  # whose trained networks a baseline's masks come from
     rewind_steps: int = 0  # rewind to the weights that round 0 had after so many updates, not to the initial ones

@@ -10,21 +10,13 @@ The task is ALE's C++ vector environment: frame skip 4, the maximum of two frame
 sticky actions (0.25), minimal actions, whole episodes of at most 27,000 steps; no no-ops, no fire resets. A step is one
 action, of four frames. Learning takes the sign of the rewards; returns are those of the game.
 
-Writes the folder ``runs/{env}__dqn_atari_rigl__{method}-{sparsity}__{seed}__{hash}``, or ``--run-dir``:
-    results.csv     a row per evaluation: step; return_mean, return_std, return_n (undiscounted, of whole episodes);
-                    sparsity; parameters (active weights and biases); acting_flops (multiplications and additions of one
-                    action); snr (section 7); dead and dormant (fraction of hidden units, of convolutions channels, that
-                    are 0- and 0.025-dormant on 1,024 states of the replay memory, Sokar et al. 2023); rank (effective
-                    rank of the last hidden layer on these, Kumar et al. 2021); turnover (fraction of connections that
-                    the last rewiring replaced)
-    timing.csv      a row per evaluation: steps per second since the last one and the seconds in each part of the loop
-    checkpoint.pt   everything needed to go on: tensors and plain Python only. It holds the replay memory: 7 GB if full
-    config.json, events.* (TensorBoard), videos/ with --capture-video
+Writes the folder ``runs/{env}__dqn_atari_rigl__{method}-{sparsity}__{seed}__{hash}``, or ``--run-dir``.
+What all scripts of sparse training share is in README.md, "A run folder" and "Sparse-training runs": the files, the
+columns of results.csv, how a stopped run goes on, more on some differences.
 
-The same command started again resumes at the last checkpoint, with its masks, or says that the run is finished. ALE's
-vector environment cannot save its games, so new episodes start there: a run that was stopped is as good as one that was
-not, but not the same. A run whose weights are no longer finite ends with one line and exit status 1. The final score,
-printed at the end, is the mean over the last 10% of evaluations (section 3).
+The same command started again resumes at the last checkpoint, with its masks. Checkpoints hold the replay memory: 7 GB
+if full. ALE's vector environment cannot save its games, so new episodes start there: a run that was stopped is as good
+as one that was not, but not the same. A run whose weights are no longer finite ends with one line and exit status 1.
 
 Hyper-parameters: tables 4 to 7 (``NETWORKS``).
 
@@ -40,13 +32,13 @@ results can depend on it, a flag has the code's way:
  5. The target network starts as a copy. In the code it has initial weights of its own until it is first set, about
     1,000 updates later: --separate-target. There it has no masks until then; here it has those of the online network.
  6. Rewiring replaces no Adam step. In the code a step of RigL (not of SET) does: --rewire-replaces-step.
- 7. Static networks have the sparse initialisation, as in tables 4 and 5; in the code not: --no-sparse-init. It averages
-    each weight's active fan-in and fan-out (Glorot), as in the code; section 6 speaks of incoming connections only.
+ 7. Static networks have the sparse initialisation, as in tables 4 and 5; in the code not: --no-sparse-init. It goes
+    by active fan-in and fan-out, as in the code, not by fan-in alone (README).
  8. Pruning's ERK is that of the network's own shapes. The code takes 7,744 inputs for the first dense layer at every
     width, and for the ResNet always 512 units.
- 9. Inactive weights take no step, so they are zero in acting, targets and checkpoints, and pruned ones never return.
-    In the code they take Adam steps that are zeroed before the next update, but not before acting or evaluations. A
-    weight that is dropped is dropped from the target network at once, in the code when that is next set.
+ 9. Inactive weights take no Adam step; in the code they take one that is zeroed before the next update, but not
+    before acting or evaluations (README). A weight that is dropped is dropped from the target network at once, in the
+    code when that is next set.
 10. No noise is added to magnitudes to break ties.
 11. --total-timesteps counts the step that starts an episode, too. Schedules count the gradient steps that are really
     made: pruning runs from 20% to 80% of them, SET and RigL rewire from the first one to 80%.
@@ -83,7 +75,6 @@ NETWORKS = {
     "nature": {"learning_rate": 2.5e-4, "adam_eps": 1e-8, "weight_decay": 0.0},
     "impala": {"learning_rate": 1e-4, "adam_eps": 3.125e-4, "weight_decay": 1e-5},
 }
-Method = Literal["dense", "small", "prune", "static", "set", "rigl"]
 
 
 @dataclass
@@ -139,7 +130,7 @@ class Args:
     width_scale: float | None = None  # channels and hidden units = ceil(scale * n); default 1, or what small needs
 
     # Sparsity
-    method: Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
+    method: su.Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
     sparsity: float = 0.9  # fraction of weights that are zero, in [0, 1)
     sparsity_distribution: Literal["erk", "uniform"] = "erk"  # how a network's sparsity is spread over its layers
     dense_output_layer: bool = False  # leave the last layer dense
@@ -427,11 +418,7 @@ def describe_units(q: QNetwork, obs: Tensor) -> dict[str, float]:
     how much of the last hidden layer's is linearly independent."""
     parts = [[a if a.dim() == 2 else a.mean((2, 3)) for a in q.hidden(part)] for part in obs.split(32)]
     hidden = [torch.cat(activations) for activations in zip(*parts, strict=True)]
-    return {
-        "dead": float(su.dormant_fraction(hidden, 0)),
-        "dormant": float(su.dormant_fraction(hidden, 0.025)),
-        "rank": float(su.effective_rank(hidden[-1])),
-    }
+    return {name: float(value) for name, value in su.describe_units(hidden).items()}
 
 
 # ---- Evaluation ------------------------------------------------------------------------------------------------------
@@ -614,9 +601,7 @@ if __name__ == "__main__":
             "args": asdict(args),
             "finished": finished,
             "step": step,
-            "results": log.results,
-            "timings": log.timings,
-            "seconds": watch.seconds,
+            **log.get_state(),
             "turnover": turnover,
             "snr": snr,
             "masks": masks,
@@ -683,8 +668,9 @@ if __name__ == "__main__":
         learned = max(0, step - N - args.learning_starts) // args.train_frequency
         for update in range(learned, max(0, step - args.learning_starts) // args.train_frequency):
             rewiring = args.method in ("set", "rigl") and su.due(update, 0, sparsify_end, args.update_interval)
-            pruning = su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
-            pruning = pruning and args.method == "prune"
+            pruning = args.method == "prune" and (
+                su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
+            )
             batch = replay.batch(*replay.draw(args.batch_size, stream), device)
             watch.lap("sample")
             # With --kernel sparse this update is a dense one if the masks change or the SNR is measured
@@ -711,7 +697,7 @@ if __name__ == "__main__":
                 fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)
                 growth = scores if args.method == "rigl" else None  # RigL grows by dense gradients, SET at random
                 generator = torch.Generator().manual_seed(su.seeds(args.seed, 7, update)[0])
-                turnover = su.rewire(weights, masks, fraction, [optimizer], target_weights, growth, generator)
+                turnover = su.rewire(weights, masks, fraction, [optimizer], target_weights, growth, generator).item()
             if pruning:  # Gradual magnitude pruning: each layer to its own final density (Zhu & Gupta 2018, equation 1)
                 now = {n: 1 - su.cubic_sparsity(update, prune_begin, sparsify_end, 1 - d) for n, d in densities.items()}
                 su.set_masks(weights, masks, su.magnitude_masks(weights, now, masks), [optimizer], target_weights)

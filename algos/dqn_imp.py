@@ -80,9 +80,6 @@ CLASSIC = {
 }
 CNN = {"hidden_sizes": (128, 64)}  # with --network cnn
 
-Init = Literal["kaiming", "he", "xavier", "orthogonal"]
-Condition = Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"]
-
 
 @dataclass
 class Args:
@@ -90,7 +87,7 @@ class Args:
     env_id: str = "MazeGrid-v0"  # MazeGrid*-v0, MinAtar/*-v1, or any task with Discrete actions
     seeds: tuple[int, ...] = (1, 2, 3)  # a chain of rounds for each seed and condition
     total_timesteps: int = 5_000_000  # environment steps of a run in each round; default by task
-    rounds: int = 20  # pruning rounds after the dense round 0; with more than before a run goes on
+    rounds: int = 20  # pruning rounds after the dense round 0; raise it, and a finished run goes on
     max_episode_steps: int | None = None  # time limit of an episode, in steps; default the task's own
     run_dir: str = ""  # folder to write to; default one of its own in runs/
     fresh: bool = False  # delete what is in the run folder and start over
@@ -129,13 +126,13 @@ class Args:
     # Networks
     network: Literal["mlp", "cnn"] = "mlp"  # cnn: 16 convolutions of 3 x 3 first, for observations that are pictures
     hidden_sizes: tuple[int, ...] = (256, 128)  # units of the hidden layers; default by task
-    init: Init = "kaiming"  # kaiming is PyTorch's default (a = sqrt 5), he has the gain of ReLU
+    init: su.Init = "kaiming"  # kaiming is PyTorch's default (a = sqrt 5), he has the gain of ReLU
     input_init_scale: float = 1.0  # factor on the initial weights of the first layer (section 4.2)
     weight_decay: float = 0.0  # L2 on the weights, through Adam (figure 14)
     dropout: float = 0.0  # probability with which an update leaves out a hidden unit (figure 14)
 
     # Tickets
-    conditions: tuple[Condition, ...] = su.CONDITIONS  # what to compare
+    conditions: tuple[su.Condition, ...] = su.CONDITIONS  # what to compare
     prune_fraction: float = 0.2  # fraction of the remaining weights that each round removes
     baseline_mask: Literal["own", "ticket"] = "own"  # whose trained networks a baseline's masks come from
     rewind_steps: int = 0  # rewind to the weights that round 0 had after so many steps, not to the initial ones
@@ -430,7 +427,7 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
             optimizer.zero_grad()
             loss.sum().backward()
             su.mask_gradients(parameters, masks)  # so that pruned weights stay zero
-            su.clip_run_gradients(parameters, args.max_grad_norm)
+            su.clip_run_gradients([p.grad for p in parameters.values()], args.max_grad_norm)
             optimizer.step()
             replay.update(places, (wanted - value.detach()).cpu().numpy())
             updates += 1

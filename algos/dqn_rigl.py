@@ -9,22 +9,12 @@ All ``--seeds`` train together as one batched program: every parameter has a lea
 [R, B, ...]. It reads as one agent with one more axis. Each run has its own masks and its random numbers follow from its
 own seed, so it learns the same whatever runs train beside it, to float rounding.
 
-Writes the folder ``runs/{env}__dqn_rigl__{method}-{sparsity}__{n}seeds__{hash}``, or ``--run-dir``:
-    results.csv     a row per evaluation and run: step, seed; return_mean, return_std, return_n (undiscounted);
-                    sparsity; parameters (active weights and biases); acting_flops (multiplications and additions of one
-                    action); snr (section 7); dead and dormant (fraction of hidden units that are 0- and 0.025-dormant
-                    on 1,024 states of the replay memory, Sokar et al. 2023); rank (effective rank of the last hidden
-                    layer on these, Kumar et al. 2021); turnover (fraction of connections that the last rewiring
-                    replaced)
-    timing.csv      a row per evaluation: environment steps per second, of all runs together, since the last one, and
-                    the seconds in each part of the loop
-    checkpoint.pt   everything needed to go on: tensors and plain Python only
-    config.json, events.* (TensorBoard), videos/ with --capture-video
+Writes the folder ``runs/{env}__dqn_rigl__{method}-{sparsity}__{n}seeds__{hash}``, or ``--run-dir``.
+What all scripts of sparse training share is in README.md, "A run folder" and "Sparse-training runs": the files, the
+columns of results.csv, how a stopped run goes on, more on some differences.
 
 The same command started again resumes at the last checkpoint, to the same results (tasks that are not in envs/ start
-new episodes there), or says that the run is finished. A run whose weights are no longer finite has returns of nan from
-then on; the others go on. The final score, printed at the end, is the mean over the last 10% of evaluations (section
-3).
+new episodes there). A run whose weights are no longer finite has returns of nan from then on; the others go on.
 
 Hyper-parameters: table 6, and table 1, which has the same for all methods.
 
@@ -36,9 +26,8 @@ Differences from the paper and its public code (google-research/rigl, rigl/rl), 
  3. RigL's scores are the gradients that the Adam step of the same update uses, before they are masked. The code
     computes them once more on the same batch and rewires before that step, which new connections thus take; here they
     begin with the next one. Rewiring replaces no Adam step.
- 4. Inactive weights take no step, so they are zero in acting, targets and checkpoints, and pruned ones never return.
-    In the code they take Adam steps that are zeroed before the next forward pass. A weight that is dropped is dropped
-    from the target network at once; one that is grown has weight zero there until the next copy.
+ 4. Inactive weights take no Adam step; in the code they take one that is zeroed later (README). A weight that is
+    dropped is dropped from the target network at once; one that is grown has weight zero there until the next copy.
  5. Initial weights are Glorot-uniform, or by active fans with --sparse-init, and biases zero, as in sac_rigl.py. The
     code has --dense-init he: He-normal, cut off at two standard deviations, in hidden layers, U(-0.03, 0.03) in the
     output layer, where these are not by active fans, and in all methods output biases of -0.2.
@@ -46,8 +35,7 @@ Differences from the paper and its public code (google-research/rigl, rigl/rl), 
  7. The last observation of an episode that a time limit ends is followed by its value, in the code, too. Cart-Pole is
     v1, of 500 steps; with --env-id CartPole-v0 it is the code's, of 200.
  8. With --dense-output-layer the sparsity is that of the other layers, as in the code.
- 9. The sparse initialisation averages each weight's active fan-in and fan-out (Glorot), as the code does; section 6
-    speaks of incoming connections only.
+ 9. The sparse initialisation goes by active fan-in and fan-out, as in the code, not by fan-in alone (README).
 """
 
 import copy
@@ -71,8 +59,6 @@ from torch.func import functional_call
 sys.path += [str(Path(__file__).resolve().parent.parent), os.getcwd()]
 import envs.vector  # noqa: E402
 import sparse_utils as su  # noqa: E402
-
-Method = Literal["dense", "small", "prune", "static", "set", "rigl"]
 
 
 @dataclass
@@ -116,7 +102,7 @@ class Args:
     loss: Literal["mse", "huber"] = "mse"  # of the TD error
 
     # Sparsity
-    method: Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
+    method: su.Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
     sparsity: float = 0.9  # fraction of weights that are zero, in [0, 1)
     sparsity_distribution: Literal["erk", "uniform"] = "erk"  # how a network's sparsity is spread over its layers
     dense_output_layer: bool = False  # leave the last layer dense (figure 14)
@@ -248,12 +234,7 @@ def gradient_snr(q: QNetwork, obs: Tensor, action: Tensor, target: Tensor, args:
 @torch.no_grad()
 def describe_units(q: QNetwork, obs: Tensor) -> dict[str, list[float]]:
     """Columns of results.csv, [R] each: dead and dormant units and effective rank on obs [R, B, O]."""
-    hidden = q.hidden(obs)
-    return {
-        "dead": su.dormant_fraction(hidden, 0).tolist(),
-        "dormant": su.dormant_fraction(hidden, 0.025).tolist(),
-        "rank": su.effective_rank(hidden[-1]).tolist(),
-    }
+    return {name: of_runs.tolist() for name, of_runs in su.describe_units(q.hidden(obs)).items()}
 
 
 # ---- Evaluation ------------------------------------------------------------------------------------------------------
@@ -285,6 +266,17 @@ def make_envs(args: Args, runs: int, n: int, **how: bool) -> gym.vector.VectorEn
     if len(vector.single_observation_space.shape) != 1:
         su.fail(f"dqn_rigl.py needs observations that are vectors; {args.env_id} has pictures")
     return vector
+
+
+def describe_sparsity(q: QNetwork, masks: su.Masks) -> dict[str, float | int]:
+    """Columns of results.csv: how sparse a network is, and its size. All runs have as many active weights."""
+    runs, obs_dim, _ = q.fc1.weight.shape
+    example = torch.zeros(runs, 1, obs_dim, device=q.fc1.weight.device)
+    return {
+        "sparsity": su.sparsity(su.prunable(q=q), masks),
+        "parameters": su.count_parameters(masks, q=q) // runs,
+        "acting_flops": sum(su.flops(q, example, masks, "q")) // runs,
+    }
 
 
 def evaluate_checkpoint(args: Args) -> None:
@@ -348,14 +340,12 @@ if __name__ == "__main__":
         if args.dense_output_layer:
             del shapes["q.fc3.weight"]
         densities = distribute(shapes, args.sparsity)
-    example = torch.zeros(R, 1, obs_dim, device=device)
     if args.dry_run:
         final_masks = (su.magnitude_masks if args.method == "prune" else su.random_masks)(weights, densities)
-        n_parameters, acting_flops = su.count_parameters(final_masks, q=q), sum(su.flops(q, example, final_masks, "q"))
+        size = describe_sparsity(q, final_masks)
+        n_parameters, acting_flops = size["parameters"], size["acting_flops"]
         print(su.describe(weights, final_masks))
-        print(
-            f"{n_parameters // R:,} parameters with biases and {acting_flops // R:,} FLOPs for an action, in each run"
-        )
+        print(f"{n_parameters:,} parameters with biases and {acting_flops:,} FLOPs for an action, in each run")
         raise SystemExit(0)
     # Pruning starts dense; static, SET and RigL start with random masks (section 2.1).
     initial_densities = dict.fromkeys(densities, 1.0) if args.method == "prune" else densities
@@ -409,9 +399,7 @@ if __name__ == "__main__":
             "args": asdict(args),
             "finished": finished,
             "step": step,
-            "results": log.results,
-            "timings": log.timings,
-            "seconds": watch.seconds,
+            **log.get_state(),
             "turnover": turnover,
             "snr": snr,
             "diverged": log.diverged,
@@ -443,11 +431,7 @@ if __name__ == "__main__":
                     places = [np.random.default_rng(s).integers(min(step, len(replay)), size=1024) for s in episodes]
                     places = torch.from_numpy(np.stack(places)).to(device)
                     units = describe_units(q, replay[places, run_of_batch, :obs_dim])
-                sizes = {  # every run has as many active weights
-                    "sparsity": su.sparsity(weights, masks),
-                    "parameters": su.count_parameters(masks, q=q) // R,
-                    "acting_flops": sum(su.flops(q, example, masks, "q")) // R,
-                }
+                size = describe_sparsity(q, masks)
                 returns[[seed in log.diverged for seed in args.seeds]] = np.nan
                 rows = [
                     {
@@ -456,7 +440,7 @@ if __name__ == "__main__":
                         "return_mean": float(returns[r].mean()),
                         "return_std": float(returns[r].std()),
                         "return_n": args.eval_episodes,
-                        **sizes,
+                        **size,
                         "snr": snr[r],
                         **{name: values[r] for name, values in units.items()},
                         "turnover": float(turnover[r]),
@@ -499,8 +483,9 @@ if __name__ == "__main__":
         # ---- Learn
         update = (step - args.learning_starts) // args.train_frequency - 1  # gradient steps before this one
         rewiring = args.method in ("set", "rigl") and su.due(update, 0, sparsify_end, args.update_interval)
-        pruning = su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
-        pruning = pruning and args.method == "prune"
+        pruning = args.method == "prune" and (
+            su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
+        )
         places = np.stack([s.integers(min(step, len(replay)), size=args.batch_size) for s in streams])  # [R, B]
         batch = replay[torch.from_numpy(places).to(device), run_of_batch]
         b_obs, b_next_obs, b_action, b_reward, b_terminated = batch.split(row_parts, dim=-1)
@@ -532,10 +517,8 @@ if __name__ == "__main__":
         if rewiring:  # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, algorithm 1)
             fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)
             growth = scores if args.method == "rigl" else None  # RigL grows by dense gradients, SET at random
-            old_masks = {name: mask.clone() for name, mask in masks.items()}
             generators = su.generators(args.seeds, 5, update)
-            su.rewire(weights, masks, fraction, [optimizer], target_weights, growth, generators)
-            turnover = su.turnover(old_masks, masks)
+            turnover = su.rewire(weights, masks, fraction, [optimizer], target_weights, growth, generators, R)
         if pruning:  # Gradual magnitude pruning: each layer to its own final density (Zhu & Gupta 2018, equation 1)
             now = {n: 1 - su.cubic_sparsity(update, prune_begin, sparsify_end, 1 - d) for n, d in densities.items()}
             new_masks = su.magnitude_masks(weights, now, masks)

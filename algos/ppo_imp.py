@@ -90,9 +90,6 @@ TASKS = {
 }
 FAMILIES = {"ALE/": ATARI, "MazeGrid": MAZEGRID, "Bullet": BULLET}
 
-Init = Literal["kaiming", "he", "xavier", "orthogonal"]
-Condition = Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"]
-
 
 @dataclass
 class Args:
@@ -100,7 +97,7 @@ class Args:
     env_id: str = "CartPole-v1"  # any task with Box observations and Discrete or Box actions: Bullet, ALE/*-v5 ...
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)  # a chain of rounds for each seed and condition
     total_timesteps: int = 80_000  # environment steps of a run in each round; default by task
-    rounds: int = 20  # pruning rounds after the dense round 0; with more than before a run goes on
+    rounds: int = 20  # pruning rounds after the dense round 0; raise it, and a finished run goes on
     max_episode_steps: int | None = None  # time limit of an episode, in steps; default the task's own
     run_dir: str = ""  # folder to write to; default one of its own in runs/
     fresh: bool = False  # delete what is in the run folder and start over
@@ -135,13 +132,13 @@ class Args:
 
     # Networks
     hidden_sizes: tuple[int, ...] = (64, 64)  # units of hidden layers (after a Nature CNN's convolutions)
-    init: Init = "kaiming"  # kaiming is PyTorch's default (a = sqrt 5), he has ReLU's gain; no output is scaled down
+    init: su.Init = "kaiming"  # kaiming is PyTorch's default (a = sqrt 5), he has ReLU's gain; no output is scaled down
     input_init_scale: float = 1.0  # factor on the initial weights of first layers; section 4.2: 0.1
     weight_decay: float = 0.0  # L2 on the weights, through Adam (figure 14)
     dropout: float = 0.0  # probability with which an update leaves out a hidden unit (figure 14)
 
     # Tickets
-    conditions: tuple[Condition, ...] = su.CONDITIONS  # what to compare
+    conditions: tuple[su.Condition, ...] = su.CONDITIONS  # what to compare
     prune: Literal["actor", "both"] = "actor"  # prune the actor alone, or actor and critic together (figure 15)
     prune_fraction: float = 0.2  # fraction of the remaining weights that each round removes
     baseline_mask: Literal["own", "ticket"] = "own"  # whose trained networks a baseline's masks come from
@@ -200,7 +197,8 @@ class Network(nn.Module):
     def forward(self, x: Tensor, kept: Sequence[Tensor] = ()) -> Tensor:
         """``kept``: with dropout, a factor [R, B, units] for each hidden layer, of 0 or 1 / (1 - p).
 
-        What tanh layers give for 16 rows or more has no autograd graph: ``backward`` is for both kinds."""
+        tanh layers with 16 rows or more and no dropout go through ``su.TanhLayers``, whose output has no autograd
+        graph. ``backward`` works in both cases."""
         if x.dim() == 3 and not kept and x.shape[1] >= 16:  # below, row after row is faster
             return self.tanh_layers(x)
         kept = iter(kept)

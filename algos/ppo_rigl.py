@@ -10,23 +10,14 @@ All ``--seeds`` train together as one batched program: every parameter has a lea
 [R, B, ...]. It reads as one agent with one more axis. Each run has its own masks and environment, and its random
 numbers follow from its own seed, so it learns the same whatever runs train beside it, to float rounding.
 
-Writes the folder ``runs/{env}__ppo_rigl__{method}-{sparsity}__{n}seeds__{hash}``, or ``--run-dir``:
-    results.csv     a row per evaluation and run: step, seed; return_mean, return_std, return_n (undiscounted, mean or
-                    most likely action); sparsity, overall and of actor, critic; parameters (active weights and biases
-                    of both, and the log-std); acting_flops (multiplications and additions of one action); snr_actor,
-                    snr_critic (section 7); of both, too, dead_* and dormant_* (fraction of hidden units that are 0- and
-                    0.025-dormant on the last rollout, Sokar et al. 2023) and rank_* (effective rank of the last hidden
-                    layer on it, Kumar et al. 2021); turnover (fraction of connections that the last rewiring replaced)
-    timing.csv      a row per evaluation: environment steps per second, of all runs together, since the last one, and
-                    the seconds in each part of the loop
-    checkpoint.pt   everything needed to go on: tensors and plain Python only
-    config.json, events.* (TensorBoard), videos/ with --capture-video
+Writes the folder ``runs/{env}__ppo_rigl__{method}-{sparsity}__{n}seeds__{hash}``, or ``--run-dir``.
+What all scripts of sparse training share is in README.md, "A run folder" and "Sparse-training runs": the files, the
+columns of results.csv, how a stopped run goes on, more on some differences.
 
-The same command started again resumes at the last checkpoint, to the same results (where a simulator cannot be restored
-within an episode, as in MuJoCo, new episodes start there), or says that the run is finished. Ctrl-C and SIGTERM take
-effect after the current rollout and its update. A run whose weights are no longer finite has returns of nan from then
-on; the others go on. The final score, printed at the end, is the mean over the last 10% of evaluations (section 3): 7
-of 71.
+Evaluations play the mean or most likely action. The same command started again resumes at the last checkpoint, to the
+same results (where a simulator cannot be restored within an episode, as in MuJoCo, new episodes start there). Ctrl-C
+and SIGTERM take effect after the current rollout and its update. A run whose weights are no longer finite has returns
+of nan from then on; the others go on.
 
 Hyper-parameters: table 8, and for those that were tuned for each method (``TUNED``) table 3.
 
@@ -58,19 +49,18 @@ brackets: the flags that give what the code does.
 11. RigL's scores are the gradients that the Adam step of the same update uses, before they are masked and clipped. The
     code computes them once more on the same minibatch, without the factor 0.5, which changes no ranking, and rewires
     before that step, which new connections thus take; here they begin with the next one.
-12. Inactive weights take no step and have no part in the norm that is clipped, so they are zero in acting and
-    checkpoints, and pruned ones never return. In the code they take Adam steps that are zeroed before the next forward
-    pass, and count in the norm, which at 90% sparsity is some 1.5 times as large at the start.
+12. Inactive weights take no Adam step; in the code they take one that is zeroed later (README). Here they have no
+    part in the norm that is clipped; in the code they have, which makes it some 1.5 times as large at the start, at 90%
+    sparsity.
 13. The SNR is that of per-example gradients of a rollout's first minibatch; the code averages the losses first, so that
     nothing is left to compare. The paper shows no SNR of PPO.
 14. --total-timesteps is rounded up to whole rollouts, as in the code: 489. Evaluations are 14,336 steps apart, as
     there; appendix A.1 says 2,000. Pruning goes from 20% to 80% of the gradient steps, rewiring to 80% (appendix A.3);
     the code's files say from 32,000 to 120,000 of 156,480.
 15. Discrete actions, pruned by ERK, too, have no table: they have MuJoCo's. MuJoCo tasks are gymnasium's v5 (v2).
-16. With --dense-output-layer the sparsity is that of the other layers, as in the code. --actor-share divides a budget
-    of weights B = (1 - sparsity) * (N_actor + N_critic), biases not counted.
-17. The sparse initialisation averages each weight's active fan-in and fan-out (Glorot), as the code does; section 6
-    speaks of incoming connections only.
+16. With --dense-output-layer the sparsity is that of the other layers, as in the code. --actor-share divides the
+    weights that remain, biases not counted; the paper prints no formula (README).
+17. The sparse initialisation goes by active fan-in and fan-out, as in the code, not by fan-in alone (README).
 The paper's aggregates are normalised by the scores of the dense SAC agent of each game, for PPO, too.
 """
 
@@ -105,7 +95,6 @@ TUNED = {
     "set": {"weight_decay": 1e-6, "update_interval": 100, "drop_fraction": 0.0},
     "rigl": {"weight_decay": 1e-4, "update_interval": 250, "drop_fraction": 0.3},
 }
-Method = Literal["dense", "small", "prune", "static", "set", "rigl"]
 
 
 @dataclass
@@ -128,7 +117,7 @@ class Args:
     wandb_entity: str | None = None  # with --track: the team
     evaluate: str = ""  # a checkpoint.pt: evaluate its agents, on their own task, for --eval-episodes, and stop
     seed: int = 1  # with --evaluate: of its episodes
-    observation_noise: tuple[float, ...] = ()  # with --evaluate: std of the noise, in parts of each input's own
+    observation_noise: tuple[float, ...] = ()  # with --evaluate: std of the noise, as a fraction of each input's
     capture_video: bool = False  # at the end write an episode of the first run as a gif; with --evaluate, by the file
     dry_run: bool = False  # print each layer's density (with prune: the final one) and the size of the whole, and stop
 
@@ -159,7 +148,7 @@ class Args:
     epochs: Literal["apart", "together"] = "apart"  # together: minibatches from a shuffle buffer across epochs
 
     # Sparsity
-    method: Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
+    method: su.Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
     sparsity: float = 0.9  # fraction of weights that are zero, in [0, 1), of the actor and of the critic
     actor_sparsity: float | None = None  # the actor's own sparsity
     critic_sparsity: float | None = None  # the critic's own sparsity
@@ -374,8 +363,8 @@ def gae(
 def discounted_sums(
     rewards: np.ndarray, ended: np.ndarray, before: np.ndarray, gamma: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Discounted sums of the rewards of each episode up to each step [T, ...]. Those of earlier rollouts come to
-    ``before`` [...]; the second result is that of the next rollout."""
+    """Discounted sums of the rewards of each episode up to each step [T, ...]. ``before`` [...] are the sums of
+    unfinished episodes when this rollout starts. The second result is the same for the next rollout."""
     sums = np.empty_like(rewards)
     for t in range(len(rewards)):
         sums[t] = gamma * before + rewards[t]
@@ -445,15 +434,6 @@ def normalised(advantage: Tensor) -> Tensor:
     return (advantage - mean) / (std + 1e-8)
 
 
-@torch.no_grad()
-def clip_gradients(gradients: list[Tensor], max_norm: float) -> None:
-    """Scale each run's gradient, over all tensors [R, ...] of three axes, to a norm of at most max_norm, in place. With
-    two calls of PyTorch where su.clip_run_gradients has two for each tensor: a fifth of an update of these networks."""
-    norm = torch.linalg.vector_norm(torch.cat([g.flatten(1) for g in gradients], 1), dim=1)  # [R]
-    scale = (max_norm / (norm + 1e-6)).clamp(max=1).view(-1, 1, 1)
-    torch._foreach_mul_(gradients, [scale] * len(gradients))
-
-
 def gradient_snr(nets: nn.ModuleDict, batch: dict[str, Tensor], args: Args) -> tuple[list[float], list[float]]:
     """Signal-to-noise ratio of each run's gradients on its minibatch (section 7), of actor and critic."""
 
@@ -480,20 +460,29 @@ def by_run(x: Tensor) -> Tensor:
     return x.transpose(0, 1).flatten(1, 2)
 
 
+def describe_sparsity(actor: Network, critic: Network, masks: su.Masks) -> dict[str, float | int]:
+    """Columns of results.csv: how sparse the networks are, and their size. All runs have as many active weights."""
+    runs, obs_dim, _ = actor.fc1.weight.shape
+    actor_weights, critic_weights = su.prunable(actor=actor), su.prunable(critic=critic)
+    example = torch.zeros(runs, 1, obs_dim, device=actor.fc1.weight.device)
+    return {
+        "sparsity": su.sparsity({**actor_weights, **critic_weights}, masks),
+        "sparsity_actor": su.sparsity(actor_weights, masks),
+        "sparsity_critic": su.sparsity(critic_weights, masks),
+        "parameters": su.count_parameters(masks, actor=actor, critic=critic) // runs,
+        "acting_flops": sum(su.flops(actor, example, masks, "actor")) // runs,
+    }
+
+
 UNITS = ("dead_actor", "dead_critic", "dormant_actor", "dormant_critic", "rank_actor", "rank_critic")
 
 
 @torch.no_grad()
-def hidden_units(nets: nn.ModuleDict, obs: Tensor) -> dict[str, list[float]]:
+def describe_units(nets: nn.ModuleDict, obs: Tensor) -> dict[str, list[float]]:
     """Columns of results.csv, [R] each: dead and dormant units (Sokar et al. 2023) and effective rank (Kumar et al.
     2021) on normalised observations [R, B, O]."""
-    columns = dict.fromkeys(UNITS)
-    for name in ("actor", "critic"):
-        hidden = nets[name].hidden(obs)
-        columns[f"dead_{name}"] = su.dormant_fraction(hidden, 0.0).tolist()
-        columns[f"dormant_{name}"] = su.dormant_fraction(hidden, 0.025).tolist()
-        columns[f"rank_{name}"] = su.effective_rank(hidden[-1]).tolist()
-    return columns
+    units = {net: su.describe_units(nets[net].hidden(obs)) for net in ("actor", "critic")}
+    return {f"{name}_{net}": units[net][name].tolist() for name in units["actor"] for net in units}
 
 
 # ---- Environments and evaluation -------------------------------------------------------------------------------------
@@ -579,21 +568,9 @@ if __name__ == "__main__":
             if args.dense_output_layer:
                 shapes = {name: shape for name, shape in shapes.items() if ".fc3." not in name}
             densities.update(distribute(shapes, sparsity))
-    example = torch.zeros(R, 1, obs_space.shape[0], device=device)
-
-    def sizes(masks: su.Masks) -> dict[str, float | int]:
-        """Columns of results.csv, the same for all runs, each of which has as many active weights."""
-        return {
-            "sparsity": su.sparsity(weights, masks),
-            "sparsity_actor": su.sparsity(actor_weights, masks),
-            "sparsity_critic": su.sparsity(critic_weights, masks),
-            "parameters": su.count_parameters(masks, actor=actor, critic=critic) // R,
-            "acting_flops": sum(su.flops(actor, example, masks, "actor")) // R,
-        }
-
     if args.dry_run:
         final_masks = (su.magnitude_masks if args.method == "prune" else su.random_masks)(weights, densities)
-        size = sizes(final_masks)
+        size = describe_sparsity(actor, critic, final_masks)
         print(su.describe(weights, final_masks))
         print(f"{size['parameters']:,} parameters and {size['acting_flops']:,} FLOPs for an action, in each run")
         raise SystemExit(0)
@@ -608,13 +585,6 @@ if __name__ == "__main__":
     iterations = math.ceil(args.total_timesteps / batch_size)
     last_step = iterations * batch_size
     updates_per_rollout = args.update_epochs * args.num_minibatches
-    # Gradient steps after which the masks change (appendix A.3)
-    begin, end = (int(part * iterations * updates_per_rollout) for part in (0.2, 0.8))
-    mask_updates = {
-        "prune": {*range(begin, end, args.update_interval), end},
-        "set": set(range(0, end, args.update_interval)),
-        "rigl": set(range(0, end, args.update_interval)),
-    }.get(args.method, set())
     variant = args.method if args.method == "dense" else f"{args.method}-{args.sparsity:g}"
     run_dir, checkpoint = su.start_run(args, "ppo_rigl", variant)
     step, turnover = 0, torch.zeros(R)
@@ -643,9 +613,7 @@ if __name__ == "__main__":
             "args": asdict(args),
             "finished": finished,
             "step": step,
-            "results": log.results,
-            "timings": log.timings,
-            "seconds": watch.seconds,
+            **log.get_state(),
             "diverged": log.diverged,
             "turnover": turnover,
             "snr": snr,
@@ -660,10 +628,12 @@ if __name__ == "__main__":
     def check_runs(scores: su.Weights) -> None:
         log.drop_diverged(f"in the rollout after step {step:,}", args.seeds, parameters, optimizer, scores)
 
-    def due(step: int, interval: int) -> bool:
+    def is_time(step: int, interval: int) -> bool:
         """Is this the first step between two rollouts from a multiple of the interval on?"""
         return interval > 0 and step % interval < batch_size
 
+    total_updates = iterations * updates_per_rollout
+    prune_begin, sparsify_end = int(0.2 * total_updates), int(0.8 * total_updates)  # appendix A.3
     eval_envs = make_envs(args, R, args.eval_episodes, first_episode=True)
     steps = (args.num_steps, R, args.num_envs)
     store = {
@@ -679,12 +649,12 @@ if __name__ == "__main__":
     all_runs = torch.arange(R, device=device)[:, None]
     for step in range(start, last_step + 1, batch_size):
         # ---- Evaluate what ``step`` steps have taught
-        if (due(step, args.eval_interval) or step == last_step) and not log.has_evaluated(step):
+        if (is_time(step, args.eval_interval) or step == last_step) and not log.has_evaluated(step):
             episodes = [su.seeds(seed, 4, step)[0] for seed in args.seeds]
             returns = stop.interruptible(envs.vector.play, eval_envs, greedy(nets), episodes)
             if returns is not None:
                 returns[[seed in log.diverged for seed in args.seeds]] = np.nan
-                size = sizes(masks)
+                size = describe_sparsity(actor, critic, masks)
                 rows = [
                     {
                         "step": step,
@@ -703,7 +673,7 @@ if __name__ == "__main__":
                 log.evaluated(step, rows, su.layer_sparsity(weights, masks))
 
         # ---- Checkpoint
-        if stop.signal or (step > start and due(step, args.checkpoint_interval) and step < last_step):
+        if stop.signal or (step > start and is_time(step, args.checkpoint_interval) and step < last_step):
             save(finished=False)
             watch.lap("checkpoint")
         if stop.signal or step == last_step:
@@ -775,13 +745,16 @@ if __name__ == "__main__":
             for tensors in zip(*(x.unbind(1) for x in epoch.values()), strict=True):
                 b = dict(zip(epoch, tensors, strict=True))
                 # Signal-to-noise ratio of the gradients on a rollout's first minibatch (section 7)
-                if update % updates_per_rollout == 0 and due(step + batch_size, args.snr_interval):
+                if update % updates_per_rollout == 0 and is_time(step + batch_size, args.snr_interval):
                     watch.lap("update")
                     snr = gradient_snr(nets, b, args)
                     watch.lap("snr")
+                rewiring = args.method in ("set", "rigl") and su.due(update, 0, sparsify_end, args.update_interval)
+                pruning = args.method == "prune" and (
+                    su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
+                )
                 losses = ppo_losses(nets, b, args)
-                changing = update in mask_updates
-                if changing and args.boundary_frames == "scored":
+                if rewiring and args.boundary_frames == "scored":
                     released = [weights[name] for name in masks]
                     released = torch.autograd.grad(losses.mean(1).sum(), released, retain_graph=True)
                 if args.boundary_frames != "none":
@@ -790,33 +763,29 @@ if __name__ == "__main__":
                     p.grad = None  # on small networks optimizer.zero_grad() takes 4% of an update
                 losses.mean(1).sum().backward()
                 # with masked gradients Adam leaves inactive weights at zero
-                scores = su.mask_gradients(weights, masks, dense=changing and args.method == "rigl")
-                if scores and args.boundary_frames == "scored":
+                scores = su.mask_gradients(weights, masks, dense=rewiring)
+                if rewiring and args.boundary_frames == "scored":
                     scores = dict(zip(masks, released, strict=True))
                 if args.weight_decay:  # L2 in the loss, wd * sum(w^2): its gradient is clipped and goes through Adam
                     gradients = [weight.grad for weight in weights.values()]
                     torch._foreach_add_(gradients, list(weights.values()), alpha=2 * args.weight_decay)
-                clip_gradients([p.grad for p in parameters.values()], args.max_grad_norm)
+                su.clip_run_gradients([p.grad for p in parameters.values()], args.max_grad_norm)
                 optimizer.step()
+                watch.lap("update")
 
                 # ---- Sparsify
-                if changing:
-                    watch.lap("update")
+                if rewiring or pruning:
                     check_runs(scores)
-                if changing and args.method == "prune":
-                    # Gradual magnitude pruning: each layer to its own final density (Zhu & Gupta 2018, equation 1)
-                    now = {name: 1 - su.cubic_sparsity(update, begin, end, 1 - d) for name, d in densities.items()}
+                if rewiring:  # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, alg. 1)
+                    fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)
+                    growth = scores if args.method == "rigl" else None  # RigL grows by dense gradients, SET at random
+                    how = {"gradients": growth, "generator": su.generators(args.seeds, 5, update), "runs": R}
+                    turnover = su.rewire(weights, masks, fraction, [optimizer], **how)
+                if pruning:  # Gradual magnitude pruning: each layer to its own density (Zhu & Gupta 2018, equation 1)
+                    when = update, prune_begin, sparsify_end
+                    now = {name: 1 - su.cubic_sparsity(*when, 1 - d) for name, d in densities.items()}
                     su.set_masks(weights, masks, su.magnitude_masks(weights, now, masks), [optimizer])
-                elif changing:
-                    # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, algorithm 1), RigL
-                    # by dense gradients, SET at random
-                    fraction = su.cosine_fraction(update, end, args.drop_fraction)
-                    old_masks = {name: mask.clone() for name, mask in masks.items()}
-                    generators = su.generators(args.seeds, 5, update)
-                    su.rewire(weights, masks, fraction, [optimizer], gradients=scores or None, generator=generators)
-                    turnover = su.turnover(old_masks, masks)
-                if changing:
-                    watch.lap("sparsify")
+                watch.lap("sparsify")
                 update += 1
         if args.statistics == "after":
             obs_moments.update(rollout["obs"])
@@ -824,8 +793,8 @@ if __name__ == "__main__":
         check_runs({})
 
         # ---- Log
-        if due(step + batch_size, args.eval_interval) or step + batch_size == last_step:
-            units = hidden_units(nets, seen)
+        if is_time(step + batch_size, args.eval_interval) or step + batch_size == last_step:
+            units = describe_units(nets, seen)
         for name, of_runs in diagnostics(nets, batch, args).items():
             for seed, value in zip(args.seeds, of_runs.tolist(), strict=True):
                 log.writer.add_scalar(f"losses/{name}/seed{seed}", value, step + batch_size)

@@ -7,27 +7,14 @@
 
 Copy this file beside ``sparse_utils.py`` and it works there too (Bullet tasks need ``envs/`` as well).
 
-Writes the folder ``runs/{env}__sac_rigl__{method}-{sparsity}__{seed}__{hash}``, or ``--run-dir``:
-    config.json     all arguments, the command, versions
-    results.csv     a row per evaluation: step; return_mean, return_std, return_n (undiscounted, deterministic policy);
-                    sparsity, overall and of actor, qf1, qf2; parameters (active weights and biases of actor and both
-                    critics); acting_flops (multiplications and additions of one action); snr_actor, snr_critic
-                    (section 7); dead_* and dormant_* (fraction of hidden units that are 0- and 0.025-dormant on 1,024
-                    transitions of the replay memory, Sokar et al. 2023) and rank_* (effective rank of the last hidden
-                    layer on these, Kumar et al. 2021) of actor and critic, the mean of both critics; turnover (fraction
-                    of connections that the last rewiring really replaced)
-    timing.csv      a row per evaluation: steps per second since the last one and the seconds in each part of the loop
-    checkpoint.pt   everything needed to go on: tensors and plain Python only
-    events.*        TensorBoard
-    videos/         with --capture-video
+Writes the folder ``runs/{env}__sac_rigl__{method}-{sparsity}__{seed}__{hash}``, or ``--run-dir``.
+What all scripts of sparse training share is in README.md, "A run folder" and "Sparse-training runs": the files, the
+columns of results.csv, how a stopped run goes on, more on some differences.
 
-A run whose weights, rewards or observations are no longer finite ends with one line and exit status 1; the last
-checkpoint before that is kept.
-
-The same command started again resumes at the last checkpoint, or says that the run is finished. On a CPU the results
-are those of an uninterrupted run if the checkpoint fell on the end of an episode (HalfCheetah's are all 1,000 steps);
-the physics cannot be restored within an episode, so elsewhere a resumed run starts a fresh one. The final score,
-printed at the end, is the mean over the last 10% of evaluations (section 3).
+The same command started again resumes at the last checkpoint. On a CPU the results are those of an uninterrupted run if
+that fell on the end of an episode (HalfCheetah's are all 1,000 steps); the physics cannot be restored within an
+episode, so elsewhere a resumed run starts a fresh one. A run whose weights, rewards or observations are no longer
+finite ends with one line and exit status 1; the last checkpoint before that is kept.
 
 Hyper-parameters: table 8, and for those that were tuned for each method (``TUNED``) table 2.
 
@@ -38,18 +25,15 @@ Differences from the paper and its public code (google-research/rigl, rigl/rl), 
     steps: pruning runs from 20% to 80% of them, SET and RigL rewire from the first one to 80%.
  3. RigL's scores are the gradients of the critic and actor losses that the Adam steps of the same update use, before
     they are masked; the code computes fresh ones on the same batch after the steps. Rewiring replaces no Adam step.
- 4. Inactive weights take no step, so they are zero in acting, targets and checkpoints, and pruned ones never return.
-    In the code they take Adam steps that are zeroed before the next forward pass.
+ 4. Inactive weights take no Adam step; in the code they take one that is zeroed later (README).
  5. Actions are rescaled to [-1, 1] and log-probabilities are in that space. log_std is clipped to [-20, 2] as in
     Haarnoja et al. 2018; the code does not clip. Adam's epsilon is PyTorch's 1e-8 (Keras: 1e-7).
  6. MuJoCo tasks are gymnasium's v5; the paper used v2.
- 7. --actor-share divides a budget of weights B = (1 - sparsity) * (N_actor + 2 * N_critic), biases not counted:
-    actor density = share * B / N_actor, critic density = (1 - share) * B / (2 * N_critic). Not printed in the paper.
+ 7. --actor-share divides the weights that remain, biases not counted; the paper prints no formula (README).
  8. With --dense-output-layer the sparsity is that of the other layers, as in the code.
  9. The SNR of SAC is in the paper's figure 5 but not in its code. Here: per-example gradients of one training batch,
     of 0.5 * TD error^2 for each critic and of alpha * log pi - min(Q1, Q2) for the actor, before its Adam steps.
-10. The sparse initialisation averages each weight's active fan-in and fan-out (Glorot), as the code does; section 6
-    speaks of incoming connections only.
+10. The sparse initialisation goes by active fan-in and fan-out, as in the code, not by fan-in alone (README).
 """
 
 import copy
@@ -81,7 +65,6 @@ TUNED = {
     "set": {"weight_decay": 1e-4, "update_interval": 250, "drop_fraction": 0.3},
     "rigl": {"weight_decay": 1e-6, "update_interval": 1000, "drop_fraction": 0.5},
 }
-Method = Literal["dense", "small", "prune", "static", "set", "rigl"]
 
 
 @dataclass
@@ -106,7 +89,7 @@ class Args:
     wandb_project_name: str = "sparse-rl"  # with --track: the project
     wandb_entity: str | None = None  # with --track: the team
     evaluate: str = ""  # a checkpoint.pt: evaluate its agent, on its own task, for --eval-episodes, and stop
-    observation_noise: tuple[float, ...] = ()  # with --evaluate: std of the noise, in parts of each input's own
+    observation_noise: tuple[float, ...] = ()  # with --evaluate: std of the noise, as a fraction of each input's
     capture_video: bool = False  # at the end write one episode to videos/ as a gif; with --evaluate, beside the file
     dry_run: bool = False  # print each layer's density (with prune: the final one) and the size of the whole, and stop
 
@@ -121,7 +104,7 @@ class Args:
     target_entropy_scale: float = 1.0  # target entropy = -scale * dim(A)
 
     # Sparsity
-    method: Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
+    method: su.Method = "rigl"  # small is a dense network narrowed to the parameter count that --sparsity leaves
     sparsity: float = 0.9  # fraction of weights that are zero, in [0, 1), of the actor and of each critic
     actor_sparsity: float | None = None  # the actor's own sparsity
     critic_sparsity: float | None = None  # the critics' own sparsity
@@ -239,14 +222,11 @@ def network_widths(args: Args, obs_dim: int, action_dim: int) -> tuple[int, int]
     width = max(1, int(256 * (args.width_scale or 1)))
     if args.method != "small" or args.width_scale is not None:
         return width, width
-
-    n_actor, actor_biases = su.mlp_size(obs_dim, width, width, 2 * action_dim)
-    n_critic, critic_biases = su.mlp_size(obs_dim + action_dim, width, width, 1)
-    actor_sparsity, critic_sparsity = su.network_sparsities(args, n_actor, 2 * n_critic)
-    return (
-        su.small_width(obs_dim, 2 * action_dim, (1 - actor_sparsity) * n_actor + actor_biases),
-        su.small_width(obs_dim + action_dim, 1, (1 - critic_sparsity) * n_critic + critic_biases),
-    )
+    ends = (obs_dim, 2 * action_dim), (obs_dim + action_dim, 1)
+    full = [su.mlp_size(inputs, width, width, outputs) for inputs, outputs in ends]  # weights and biases
+    sparsities = su.network_sparsities(args, full[0][0], 2 * full[1][0])
+    wanted = [(1 - sparsity) * n + biases for sparsity, (n, biases) in zip(sparsities, full, strict=True)]
+    return su.small_width(*ends[0], wanted[0]), su.small_width(*ends[1], wanted[1])
 
 
 # ---- Losses ----------------------------------------------------------------------------------------------------------
@@ -345,12 +325,8 @@ def describe_units(actor: Actor, qf: Critics, obs_action: Tensor) -> dict[str, f
     """Columns of results.csv: how many hidden units do something on obs_action [B, O + A], and how much of it is
     linearly independent."""
     obs = obs_action[:, : actor.fc1.in_features]
-    hidden = {"actor": actor.hidden(obs), "critic": qf.hidden(obs_action)}
-    return {
-        **{f"dead_{net}": float(su.dormant_fraction(h, 0).mean()) for net, h in hidden.items()},
-        **{f"dormant_{net}": float(su.dormant_fraction(h, 0.025).mean()) for net, h in hidden.items()},
-        **{f"rank_{net}": float(su.effective_rank(h[-1]).float().mean()) for net, h in hidden.items()},
-    }
+    units = {"actor": su.describe_units(actor.hidden(obs)), "critic": su.describe_units(qf.hidden(obs_action))}
+    return {f"{name}_{net}": float(units[net][name].float().mean()) for name in units["actor"] for net in units}
 
 
 def record_video(actor: Actor, args: Args, device: torch.device, file: Path) -> None:
@@ -441,10 +417,9 @@ if __name__ == "__main__":
             densities.update(distribute(shapes, sparsity))
     if args.dry_run:
         final_masks = (su.magnitude_masks if args.method == "prune" else su.random_masks)(weights, densities)
-        parameters = su.count_parameters(final_masks, actor=actor, qf=qf)
-        acting_flops = sum(su.flops(actor, torch.zeros(1, obs_dim, device=device), final_masks, "actor"))
+        size = describe_sparsity(actor, qf, final_masks)
         print(su.describe(weights, final_masks))
-        print(f"{parameters:,} parameters with biases; {acting_flops:,} FLOPs for an action")
+        print(f"{size['parameters']:,} parameters with biases; {size['acting_flops']:,} FLOPs for an action")
         raise SystemExit(0)
     # Pruning starts dense; static, SET and RigL start with random masks (section 2.1).
     masks = su.random_masks(weights, dict.fromkeys(densities, 1.0) if args.method == "prune" else densities)
@@ -495,12 +470,9 @@ if __name__ == "__main__":
     watch = log.watch
     del checkpoint  # it holds the replay memory once more
 
-    def diverged(what: str) -> None:
-        log.end_diverged(what, step)
-
     def check_weights() -> None:
         if not all(p.isfinite().all() for net in (actor, qf) for p in net.parameters()):
-            diverged("weights are not finite")
+            log.end_diverged("weights are not finite", step)
 
     def save(finished: bool) -> None:
         check_weights()
@@ -509,9 +481,7 @@ if __name__ == "__main__":
             "args": asdict(args),
             "finished": finished,
             "step": step,
-            "results": log.results,
-            "timings": log.timings,
-            "seconds": watch.seconds,
+            **log.get_state(),
             "turnover": turnover,
             "snr": snr,
             "masks": masks,
@@ -540,7 +510,7 @@ if __name__ == "__main__":
             returns = stop.interruptible(evaluate, actor, eval_envs, seeds, device)
             if returns is not None:
                 if not np.isfinite(returns).all():
-                    diverged("a return of the evaluation is not finite")
+                    log.end_diverged("a return of the evaluation is not finite", step)
                 places = np.random.default_rng(su.seeds(args.seed, step, 2)).integers(min(step, len(replay)), size=1024)
                 units = describe_units(actor, qf, replay[torch.from_numpy(places).to(device), : obs_dim + action_dim])
                 row = {
@@ -578,7 +548,7 @@ if __name__ == "__main__":
         next_obs, reward, terminated, truncated, _ = env.step(action)
         row = np.concatenate([obs, action, next_obs, [args.reward_scale * reward, terminated]])
         if not np.isfinite(row).all():
-            diverged("an observation, action or reward is not finite")
+            log.end_diverged("an observation, action or reward is not finite", step)
         replay[(step - 1) % len(replay)] = torch.from_numpy(row)
         obs = next_obs
         episodic_return, episodic_length = episodic_return + reward, episodic_length + 1
@@ -594,8 +564,9 @@ if __name__ == "__main__":
         # ---- Learn
         update = step - args.learning_starts - 1  # gradient steps before this one
         rewiring = args.method in ("set", "rigl") and su.due(update, 0, sparsify_end, args.update_interval)
-        pruning = su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
-        pruning = pruning and args.method == "prune"
+        pruning = args.method == "prune" and (
+            su.due(update, prune_begin, sparsify_end, args.update_interval) or update == sparsify_end
+        )
         batch = replay.index_select(0, torch.randint(min(step, len(replay)), (args.batch_size,), device=device))
         b_obs, b_action, b_next_obs, b_reward, b_terminated = batch.split(row_parts, dim=1)
         b_obs_action = batch[:, : obs_dim + action_dim]
@@ -640,7 +611,7 @@ if __name__ == "__main__":
         if rewiring:  # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, algorithm 1)
             fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)
             growth = scores if args.method == "rigl" else None  # RigL grows by dense gradients, SET at random
-            turnover = su.rewire(weights, masks, fraction, optimizers, target_weights, growth)
+            turnover = su.rewire(weights, masks, fraction, optimizers, target_weights, growth).item()
         if pruning:  # Gradual magnitude pruning: each layer to its own final density (Zhu & Gupta 2018, equation 1)
             now = {n: 1 - su.cubic_sparsity(update, prune_begin, sparsify_end, 1 - d) for n, d in densities.items()}
             new_masks = su.magnitude_masks(weights, now, masks)
@@ -660,7 +631,7 @@ if __name__ == "__main__":
                 "alpha_loss": (alpha.log() * log_alpha.grad).item(),
             }
             if not all(map(math.isfinite, losses.values())):
-                diverged("a loss is not finite")
+                log.end_diverged("a loss is not finite", step)
             for name, value in losses.items():
                 log.writer.add_scalar(f"losses/{name}", value, step)
             watch.lap("log")

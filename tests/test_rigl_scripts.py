@@ -3,10 +3,12 @@ of the command, with small networks and few steps."""
 
 import json
 import math
+import re
 import signal
 import subprocess
 import time
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import dqn_atari_rigl
@@ -109,7 +111,7 @@ def done(request, tmp_path_factory) -> Run:
     return Run(name, method, folder, ended.variables, ended.stdout)
 
 
-def test_a_run_leaves_what_the_docstring_says(done):
+def test_a_run_leaves_what_the_readme_says(done):
     """A row for each evaluation and seed, with the same names in all scripts, and the files of a run folder."""
     script, rows = SCRIPTS[done.name], done.rows
     assert [row["step"] for row in rows] == script.steps
@@ -121,6 +123,10 @@ def test_a_run_leaves_what_the_docstring_says(done):
     own = [f"sparsity_{network}" for network in script.networks]
     names = ["step", *(["seed"] if "seed" in rows[0] else []), "return_mean", "return_std", "return_n", "sparsity"]
     assert list(rows[0]) == [*names, *own, "parameters", "acting_flops", *measured, "turnover"]
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    section = re.search(r"## Sparse-training runs\n(.*?)\n## ", readme, re.S)[1]
+    described = re.findall(r"`([\w*]+)`", "".join(re.findall(r"^\|(.*?)\|", section, re.M)))
+    assert all(any(fnmatch(column, name) for name in described) for column in rows[0])
     last = rows[-1]
     assert all(0 < last[f"snr{part}"] < 10 for part in parts)
     assert all(0 <= last[f"dead{part}"] <= last[f"dormant{part}"] < 1 and last[f"rank{part}"] >= 1 for part in parts)

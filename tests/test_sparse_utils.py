@@ -617,7 +617,8 @@ class Layer:
     def rewire(self, fraction: float, gradient: Tensor | None = None, seed: int = 0) -> float:
         gradients = None if gradient is None else {"w": gradient}
         optimizers, targets = (self.optimizer,), {"w": self.target}
-        return su.rewire({"w": self.weight}, {"w": self.mask}, fraction, optimizers, targets, gradients, rng(seed))
+        weights, masks = {"w": self.weight}, {"w": self.mask}
+        return su.rewire(weights, masks, fraction, optimizers, targets, gradients, rng(seed)).item()
 
     def moments(self) -> tuple[Tensor, Tensor]:
         state = self.optimizer.state[self.weight]
@@ -788,7 +789,8 @@ def train(parts: dict[str, Any], masks: su.Masks, method: str, t: int, densities
     with torch.no_grad():
         torch._foreach_lerp_(list(target.parameters()), list(net["qf"].parameters()), 0.05)
     if t % 20 == 0 and method in ("set", "rigl"):
-        return su.rewire(weights, masks, 0.5, [optimizer], targets, scores if method == "rigl" else None, data)
+        growth = scores if method == "rigl" else None
+        return su.rewire(weights, masks, 0.5, [optimizer], targets, growth, data).item()
     if t % 20 == 0 and method == "prune":
         now = {name: 1 - su.cubic_sparsity(t, 40, 120, 1 - density) for name, density in densities.items()}
         su.set_masks(weights, masks, su.magnitude_masks(weights, now, masks), [optimizer], targets)
@@ -840,6 +842,23 @@ def test_inactive_entries_stay_exactly_zero(method, optimizer, tmp_path):
         assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.rounding
+def test_gradients_are_clipped_for_each_run():
+    """Over all tensors, those that are packed [R, n] too, and to the same bits with and without neighbours."""
+    gradients = [torch.full((2, 2, 3), 1.0), torch.full((2, 3), 1.0), torch.zeros(2, 2, 1, 3, 3)]
+    for g in gradients:
+        g[1] *= 0.01
+    su.clip_run_gradients(gradients, 0.5)
+    norms = torch.cat([g.flatten(1) for g in gradients], 1).norm(dim=1)
+    torch.testing.assert_close(norms, torch.tensor([0.5, 0.03]), rtol=1e-4, atol=0)
+    gradients = [torch.randn(5, *shape, generator=rng()) for shape in ((17, 64), (97, 128), (301,), (7, 3, 3, 3))]
+    alone = [[g[r : r + 1].clone() for g in gradients] for r in range(5)]
+    su.clip_run_gradients(gradients, 0.5)
+    for r, of_run in enumerate(alone):
+        su.clip_run_gradients(of_run, 0.5)
+        assert all(torch.equal(g[r], one[0]) for g, one in zip(gradients, of_run, strict=True))
+
+
 # ---- Analysis --------------------------------------------------------------------------------------------------------
 
 
@@ -849,6 +868,8 @@ def test_dormant_units_worked_example():
     first = torch.tensor([[0.0, 0.1, -3.9, 8.0], [0.0, -0.1, 3.9, 0.0]])
     second = torch.tensor([[0.0, 1.0], [0.0, 3.0]])
     assert [round(su.dormant_fraction([first, second], tau).item() * 6, 3) for tau in (0, 0.025, 0.06)] == [2, 2, 3]
+    units = su.describe_units([first, second])
+    assert [round(float(units[name] * 6), 3) for name in ("dead", "dormant")] == [2, 2] and units["rank"] == 1
     runs = [torch.stack([first, 0 * first]), torch.stack([second, 0 * second])]
     torch.testing.assert_close(su.dormant_fraction(runs, 0.06), torch.tensor([0.5, 1.0]))
 
@@ -863,10 +884,18 @@ def test_effective_rank_is_that_of_the_singular_values():
     assert su.effective_rank(features, 0.005).item() == 3
 
 
-def test_turnover_counts_what_the_old_masks_did_not_have():
-    old = {"a": torch.tensor([[[1.0, 1, 0, 0]], [[1, 1, 0, 0]]]), "b": torch.tensor([[[1.0, 0]], [[1, 0]]])}
-    new = {"a": torch.tensor([[[1.0, 0, 1, 0]], [[1, 1, 0, 0]]]), "b": torch.tensor([[[0.0, 1]], [[1, 0]]])}
-    torch.testing.assert_close(su.turnover(old, new), torch.tensor([2 / 3, 0]))
+def test_rewire_gives_the_turnover_of_each_run():
+    """Over both layers: 3 of 4 connections are new in the first run, none in the second, whose gradients grow again
+    what was dropped."""
+    masks = {"a": torch.tensor([[[1.0, 1, 0, 0]]]).repeat(2, 1, 1), "b": torch.tensor([[[1.0, 1, 0]]]).repeat(2, 1, 1)}
+    gradients = {
+        "a": torch.tensor([[[0.0, 0, 1, 2]], [[2, 1, 0, 0]]]),
+        "b": torch.tensor([[[0.0, 1, 2]], [[1, 2, 0]]]),
+    }
+    for runs, expected in ((2, [3 / 4, 0]), (1, [3 / 8])):
+        weights, now = {n: m.clone() for n, m in masks.items()}, {n: m.clone() for n, m in masks.items()}
+        assert su.rewire(weights, now, 1.0, gradients=gradients, runs=runs).tolist() == expected
+    assert su.rewire({}, {}, 1.0, runs=2).tolist() == [0, 0]  # dense
 
 
 def test_a_generator_for_each_run_makes_it_independent_of_its_neighbours():
