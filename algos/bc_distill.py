@@ -182,10 +182,7 @@ class Network(nn.Module):
             x = torch.relu(hidden.pop(0)(x.unflatten(2, self.picture))).flatten(2)
         for layer in hidden:
             x = torch.relu(layer(x)) if self.values else torch.tanh(layer(x))
-        if last.weight.shape[2] > 1:
-            return last(x)
-        # One output: a product with one column takes another path, with other rounding, when R is 1
-        return (x * last.weight.transpose(1, 2)).sum(-1, keepdim=True) + last.bias
+        return last(x)
 
 
 @dataclass

@@ -178,7 +178,10 @@ def initialise(q: QNetwork, weights: su.Weights, masks: su.Masks, args: Args) ->
     for name, parameter in q.named_parameters():
         if "bias" in name:
             nn.init.zeros_(parameter)
-    for name in weights if args.dense_init == "he" else ():
+    if args.dense_init == "he":
+        nn.init.constant_(q.fc3.bias, -0.2)
+    dense_inits = [name for name in weights if name not in by_fans] if args.dense_init == "he" else []
+    for name in dense_inits:
         for run, generator in zip(weights[name], generators, strict=True):
             values = torch.empty(run.shape)  # random numbers are the CPU's
             if ".fc3." in name:
@@ -186,10 +189,7 @@ def initialise(q: QNetwork, weights: su.Weights, masks: su.Masks, args: Args) ->
             else:
                 std = math.sqrt(2 / len(run)) / 0.87962566  # the std of a normal cut off at 2 is 0.87962566
                 nn.init.trunc_normal_(values, std=std, a=-2 * std, b=2 * std, generator=generator)
-            if name not in by_fans:
-                run.copy_(values)
-    if args.dense_init == "he":
-        nn.init.constant_(q.fc3.bias, -0.2)
+            run.copy_(values)
     su.apply_masks(weights, masks)
 
 

@@ -209,10 +209,7 @@ class Network(nn.Module):
             x = self.activation(layer(x))
             factor = next(kept, None) if x.dim() == 3 else None
             x = x if factor is None else x * factor
-        if last.weight.shape[2] > 1:
-            return last(x)
-        # One output: a product with one column takes another path, with other rounding, when R is 1
-        return (x * last.weight.transpose(1, 2)).sum(-1, keepdim=True) + last.bias
+        return last(x)
 
     def backward(self, out: Tensor, grad: Tensor) -> None:
         """Add the gradients of the parameters to theirs, from that of ``out``, which the last call returned."""

@@ -179,6 +179,7 @@ class Args:
                 f"--num-minibatches {self.num_minibatches} does not divide a rollout of {rollout} steps into "
                 "minibatches of two or more"
             )
+        su.check_small_flags(self)
         su.check_split_flags(self)
 
 
@@ -286,7 +287,8 @@ def initialise(nets: nn.ModuleDict, weights: su.Weights, masks: su.Masks, args: 
     by_fans = masks if args.sparse_init and args.method != "prune" else {}  # pruning starts as the dense networks do
     su.sparse_init_(weights, by_fans, generators)  # without a mask: the usual Glorot
     actor.fc3.weight.mul_(args.actor_output_scale)
-    for name in weights if args.dense_init == "orthogonal" else ():
+    dense_inits = [name for name in weights if name not in by_fans] if args.dense_init == "orthogonal" else []
+    for name in dense_inits:
         for run, generator in zip(weights[name], generators, strict=True):
             values = torch.empty(run.shape)  # random numbers are the CPU's
             if ".fc3." not in name:
@@ -296,8 +298,7 @@ def initialise(nets: nn.ModuleDict, weights: su.Weights, masks: su.Masks, args: 
                 nn.init.trunc_normal_(values, std=std, a=-2 * std, b=2 * std, generator=generator)
             else:
                 nn.init.uniform_(values, -0.03, 0.03, generator=generator)
-            if name not in by_fans:
-                run.copy_(values)
+            run.copy_(values)
     su.apply_masks(weights, masks)
     for name, parameter in nets.named_parameters():
         if name.endswith("bias"):

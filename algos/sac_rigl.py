@@ -131,6 +131,7 @@ class Args:
             raise ValueError(
                 f"--total-timesteps {self.total_timesteps} ends before --learning-starts {self.learning_starts}"
             )
+        su.check_small_flags(self)
         su.check_split_flags(self)
 
 
