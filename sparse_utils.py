@@ -15,6 +15,7 @@ counted, initialised, pruned and rewired as a network of its own. So an odd numb
 """
 
 import argparse
+import copy
 import csv
 import hashlib
 import json
@@ -57,6 +58,7 @@ Method = Literal["dense", "small", "prune", "static", "set", "rigl"]  # Graesser
 Init = Literal["kaiming", "he", "xavier", "orthogonal"]  # of ``initial_parameters``
 Condition = Literal["ticket", "mask_permuted", "permuted_permuted", "random_reinit"]  # of ``next_ticket``
 CONDITIONS = get_args(Condition)
+MINUS_ONE = torch.tensor(-1.0)
 
 
 # ---- Layers with a leading run axis ----------------------------------------------------------------------------------
@@ -102,12 +104,12 @@ class BatchedLinear(nn.Module):
 
 
 def tanh(x: Tensor) -> Tensor:
-    """tanh of x. On a CPU, where no gradient is needed, it is NumPy's, which takes a seventh of the time of PyTorch's,
-    is right to 1.1e-7 of its value (PyTorch's: 6e-8), and overwrites x."""
+    """tanh of x. On a CPU, where no gradient is needed, it overwrites x with 2 sigmoid(2 x) - 1, which PyTorch computes
+    in 2 to 6 times less time than its tanh, and which is right to 1.8e-7."""
     if x.requires_grad or x.device.type != "cpu":
         return torch.tanh(x)
-    np.tanh(x.numpy(), out=x.numpy())
-    return x
+    torch.add(x, x, out=x).sigmoid_()
+    return torch.add(MINUS_ONE, x, alpha=2, out=x)
 
 
 class TanhLayers:
@@ -1568,12 +1570,12 @@ def save_checkpoint(file: Path, checkpoint: dict[str, Any]) -> None:
 
 
 def get_states(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The states of what changes in a run, by name: of modules and optimizers (``state_dict``), of all that has
+    """The states of what changes in a run, by name: of modules and optimizers (``state_dict``, a copy), of all that has
     ``get_state``, and of lists of numpy's generators. None for a simulator, which has no state to get."""
     states = {}
     for name, part in parts.items():
         if isinstance(part, nn.Module | torch.optim.Optimizer):
-            states[name] = part.state_dict()
+            states[name] = copy.deepcopy(part.state_dict())
         elif isinstance(part, list):
             states[name] = [generator.bit_generator.state for generator in part]
         else:
@@ -1825,7 +1827,7 @@ class Rounds:
         return done, saved
 
     def state(self, done: int, **more: Any) -> dict[str, Any]:
-        """All that changes within a round, with ``more`` of it; not a copy."""
+        """All that changes within a round, with ``more`` of it, as it is now: training may go on before it is saved."""
         rewind = [ticket["rewind"] for ticket in self.tickets if "rewind" in ticket]
         return {"round": self.round, "done": done, "rewind": rewind, **get_states(self.parts), **more}
 

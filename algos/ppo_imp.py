@@ -38,7 +38,6 @@ Hyper-parameters: tables 3, 5, 7 and 9 (``TASKS``). What the paper leaves silent
  9. Weight decay is L2 through Adam on weights alone; dropout acts in updates, not while acting.
 """
 
-import copy
 import math
 import os
 import sys
@@ -335,7 +334,7 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
     batch_size = args.num_envs * args.num_steps
     minibatch_size = batch_size // args.num_minibatches
     last_step = args.total_timesteps - args.total_timesteps % batch_size
-    shape = (args.num_steps, R * args.num_envs)
+    shape, n_out = (args.num_steps, R * args.num_envs), actor.layers[-1].weight.shape[2]
     dtype = np.uint8 if obs_space.dtype == np.uint8 else np.float32
     store = {
         "obs": np.zeros((*shape, *obs_space.shape), dtype),
@@ -344,9 +343,10 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
         "reward": np.zeros(shape, np.float32),
         "terminated": np.zeros(shape, np.float32),
         "ended": np.zeros(shape, np.float32),
+        "actor_out": np.zeros((*shape, n_out), np.float32),
     }
     stored = {name: torch.from_numpy(array).unflatten(1, (R, -1)) for name, array in store.items()}  # the same memory
-    noise_shape = (args.num_steps, args.num_envs, actor.layers[-1].weight.shape[2])
+    noise_shape = (args.num_steps, args.num_envs, n_out)
     all_runs = torch.arange(R, device=device)[:, None]
 
     done, saved = rounds.go_on(nets=nets, optimizer=optimizer, best=best, streams=streams, envs=train_envs)
@@ -370,7 +370,7 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
         if step == last_step:
             break
         # Where a signal within the iteration goes back to
-        before = copy.deepcopy(rounds.state(step, obs=torch.from_numpy(obs)))
+        before = rounds.state(step, obs=torch.tensor(obs))
 
         # ---- Collect a rollout
         draws = [s.standard_normal(noise_shape) if actor.gaussian else s.gumbel(size=noise_shape) for s in streams]
@@ -380,6 +380,7 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
             with torch.no_grad():
                 out = actor(view(stored["obs"][t].to(device)))
                 action = add_noise(actor, out, noise[t]).cpu().numpy()
+            stored["actor_out"][t] = out
             rounds.watch.lap("act")
             obs, reward, terminated, truncated, info = train_envs.step(envs.vector.to_rows(action, action_space))
             ended = terminated | truncated
@@ -401,7 +402,7 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
                 for x in (rollout["reward"], values, next_values, rollout["terminated"], rollout["ended"])
             ]
             advantage = by_run(gae(*in_time, args))
-            log_prob, _ = log_prob_and_entropy(actor, actor(seen), rollout["action"])
+            log_prob, _ = log_prob_and_entropy(actor, rollout["actor_out"], rollout["action"])
         mean, std = advantage.mean(1, keepdim=True), advantage.std(1, keepdim=True)
         batch = {
             "obs": seen,

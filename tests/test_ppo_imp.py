@@ -53,7 +53,8 @@ def rollouts(flags: str, monkeypatch) -> tuple[list[dict[str, torch.Tensor]], to
     monkeypatch.setattr(ppo_imp, "by_run", look_at_rollout)
     monkeypatch.setattr(ppo_imp, "gae", look_at_advantages)
     nets = run(flags).variables["nets"]
-    stores = [dict(zip(("obs", "next_obs", "action"), taken[7 * i :], strict=False)) for i in range(len(found))]
+    names = ("obs", "next_obs", "action", "reward", "terminated", "ended", "actor_out", "advantages")
+    stores = [dict(zip(names, taken[8 * i :], strict=False)) for i in range(len(found))]
     return [{**store, **rest} for store, rest in zip(stores, found, strict=True)], nets
 
 
@@ -250,6 +251,7 @@ def test_gaussian_actions_are_drawn_from_the_policy(tmp_path, monkeypatch):
     (rollout,), nets = rollouts(f"{flags} --no-normalize-obs --run-dir {tmp_path}", monkeypatch)
     with torch.no_grad():
         mean = nets["actor"](rollout["obs"].reshape(1, 4000, 3))
+    torch.testing.assert_close(rollout["actor_out"].reshape(1, 4000, 1), mean)  # of which the old policy is made
     noise = (rollout["action"].reshape(4000) - mean.flatten()).numpy()
     assert noise.mean() == pytest.approx(0, abs=0.05) and noise.std() == pytest.approx(1, abs=0.04)
     assert np.abs(np.corrcoef(noise.reshape(1000, 4).T) - np.eye(4)).max() < 0.1
