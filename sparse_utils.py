@@ -17,6 +17,7 @@ counted, initialised, pruned and rewired as a network of its own. So an odd numb
 import argparse
 import copy
 import csv
+import functools
 import hashlib
 import json
 import math
@@ -1313,6 +1314,20 @@ def set_up_torch(args: Any) -> torch.device:
     torch.empty(31 << 18)  # 31 MB, freed at once: from then on glibc keeps what is freed, which an update needs again
     torch.set_flush_denormal(True)  # Adam's moments of dead units decay to numbers that are very slow to compute with
     return torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+
+
+@functools.cache  # says it once
+def bfloat16(precision: str, cuda: bool) -> bool:
+    """Do hidden layers compute in bfloat16? With precision "medium", and if that is fast here, as in
+    ``torch.set_float32_matmul_precision``. A processor without instructions for it would take ten times as long; there
+    float32 stays, and a line says so."""
+    if cuda and torch.cuda.is_available():
+        fast, where = torch.cuda.is_bf16_supported(including_emulation=False), "GPU"
+    else:
+        fast, where = torch.cpu._is_avx512_bf16_supported(), "processor"
+    if precision == "medium" and not fast:
+        print(f"--matmul-precision medium: this {where} has no bfloat16, so layers stay float32", file=sys.stderr)
+    return precision == "medium" and fast
 
 
 def check_memory(n_bytes: int, what: str, flag: str, device: torch.device | str = "cpu") -> None:

@@ -95,7 +95,7 @@ class Args:
     snr_interval: int = 250_000  # environment steps between measurements of the gradients' SNR; 0 = never
     checkpoint_interval: int = 500_000  # environment steps between checkpoints: the most that a kill can cost
     threads: int = 1  # CPU threads of PyTorch; 0 = PyTorch's own choice
-    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: hidden layers in bfloat16, fast on new CPUs
+    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: hidden layers in bfloat16, where it is fast
     kernel: Literal["masked", "sparse"] = "masked"  # sparse: products of fc1's active weights alone; faster, on a CPU
     compile: bool = False  # compile the loss, on a GPU with CUDA graphs
     cuda: bool = True  # use a GPU if there is one
@@ -281,7 +281,7 @@ def make_network(args: Args, n_actions: int) -> QNetwork:
         wider = bisect_left(range(args.hidden_size), wanted, lo=1, key=parameters)
         scale = min((wider - 1 or 1, wider), key=lambda units: abs(parameters(units) - wanted)) / args.hidden_size
     q = build(scale)
-    q.bfloat16 = args.matmul_precision == "medium"
+    q.bfloat16 = su.bfloat16(args.matmul_precision, args.cuda)
     return q
 
 

@@ -96,7 +96,7 @@ class Args:
     eval_epsilon: float = 0.001  # probability of a random action in evaluations
     retest_episodes: int = 100  # new episodes for the best checkpoint of each round
     threads: int = 1  # CPU threads of PyTorch
-    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: hidden layers in bfloat16, fast on new CPUs
+    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: hidden layers in bfloat16, where it is fast
     kernel: Literal["masked", "sparse"] = "masked"  # sparse: products of active weights alone, faster in late rounds
     cuda: bool = False  # use a GPU if there is one
     track: bool = False  # also log to Weights & Biases (pip install wandb)
@@ -305,7 +305,7 @@ def make_networks(
     view = View(runs, obs_space, inputs)
     picture = obs_space.shape if args.network == "cnn" else ()
     actor = QNetwork(runs, view.shape[0], picture, args.hidden_sizes, n_actions)
-    actor.bfloat16 = args.matmul_precision == "medium"
+    actor.bfloat16 = su.bfloat16(args.matmul_precision, args.cuda)
     return nn.ModuleDict({"actor": actor, "view": view})
 
 

@@ -76,7 +76,7 @@ class Args:
     snr_interval: int = 5_000  # environment steps between measurements of the gradients' SNR; 0 = never
     checkpoint_interval: int = 20_000  # environment steps between checkpoints: the most that a kill can cost
     threads: int = 1  # CPU threads of PyTorch; 0 = PyTorch's own choice
-    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: hidden layers in bfloat16, fast on new CPUs
+    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: hidden layers in bfloat16, where it is fast
     kernel: Literal["masked", "sparse"] = "masked"  # sparse: products of active weights alone, faster at 90% and more
     cuda: bool = False  # use a GPU if there is one
     track: bool = False  # also log to Weights & Biases (pip install wandb)
@@ -293,7 +293,7 @@ def evaluate_checkpoint(args: Args) -> None:
         shape = vector.single_observation_space.shape[0], int(vector.single_action_space.n)
         q = QNetwork(len(there.seeds), *shape, network_width(there, *shape)).to(device)
         q.load_state_dict(checkpoint["q"])
-        q.bfloat16 = there.matmul_precision == "medium"
+        q.bfloat16 = su.bfloat16(there.matmul_precision, args.cuda)
         diverged = [seed in checkpoint["diverged"] for seed in there.seeds]
     except (KeyError, TypeError, ValueError, RuntimeError):
         su.fail(f"{args.evaluate} is no checkpoint of this version of dqn_rigl.py")
@@ -328,7 +328,7 @@ if __name__ == "__main__":
     obs_dim = train_envs.single_observation_space.shape[0]
     n_actions = int(train_envs.single_action_space.n)
     q = QNetwork(R, obs_dim, n_actions, network_width(args, obs_dim, n_actions)).to(device)
-    q.bfloat16 = args.matmul_precision == "medium"
+    q.bfloat16 = su.bfloat16(args.matmul_precision, args.cuda)
     weights = su.prunable(q=q)
     parameters = dict(q.named_parameters())
 

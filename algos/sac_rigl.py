@@ -82,7 +82,7 @@ class Args:
     snr_interval: int = 10_000  # environment steps between measurements of the gradients' SNR; 0 = never
     checkpoint_interval: int = 50_000  # environment steps between checkpoints: the most that a kill can cost
     threads: int = 1  # CPU threads of PyTorch; 0 = PyTorch's own choice
-    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: hidden layers in bfloat16, fast on new CPUs
+    matmul_precision: Literal["highest", "medium"] = "highest"  # medium: hidden layers in bfloat16, where it is fast
     kernel: Literal["masked", "sparse"] = "masked"  # sparse: products of active weights alone, faster at 90% and more
     cuda: bool = True  # use a GPU if there is one
     track: bool = False  # also log to Weights & Biases (pip install wandb)
@@ -369,7 +369,7 @@ def evaluate_checkpoint(args: Args) -> None:
         obs_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
         actor = Actor(obs_dim, action_dim, network_widths(there, obs_dim, action_dim)[0]).to(device)
         actor.load_state_dict(checkpoint["actor"])
-        actor.bfloat16 = there.matmul_precision == "medium"
+        actor.bfloat16 = su.bfloat16(there.matmul_precision, args.cuda)
     except (KeyError, TypeError, ValueError, RuntimeError):
         su.fail(f"{args.evaluate} is no checkpoint of this version of sac_rigl.py")
     vector, seeds = make_eval_envs(there), su.seeds(args.seed, n=args.eval_episodes)
@@ -402,7 +402,7 @@ if __name__ == "__main__":
     actor_width, critic_width = network_widths(args, obs_dim, action_dim)
     actor = Actor(obs_dim, action_dim, actor_width).to(device)
     qf = Critics(obs_dim, action_dim, critic_width).to(device)
-    actor.bfloat16 = qf.bfloat16 = args.matmul_precision == "medium"
+    actor.bfloat16 = qf.bfloat16 = su.bfloat16(args.matmul_precision, args.cuda)
     actor_weights, qf_weights = su.prunable(actor=actor), su.prunable(qf=qf)
     weights = {**actor_weights, **qf_weights}
 

@@ -357,6 +357,8 @@ def test_bfloat16_is_the_same_to_two_digits(name):
 
 @pytest.mark.parametrize(("name", "network"), [("sac", "actor"), ("dqn", "q"), ("atari", "q")])
 def test_medium_precision_is_that_of_training_and_evaluation(name, network, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)  # without it slow, but no other result
+    su.bfloat16.cache_clear()
     line = f"{flags(name, 'rigl', tmp_path)} --total-timesteps 300 --matmul-precision medium"
     variables, seen, autocast = run_here(SCRIPTS[name].path, line).variables, [], torch.autocast
     targets = [variables[key] for key in ("qf", "qf_target", "q_target") if key in variables]
@@ -365,6 +367,17 @@ def test_medium_precision_is_that_of_training_and_evaluation(name, network, tmp_
     monkeypatch.setattr(torch, "autocast", lambda *a, enabled: seen.append(enabled) or autocast(*a, enabled=enabled))
     run_here(SCRIPTS[name].path, f"--evaluate {tmp_path}/checkpoint.pt --eval-episodes 1 --threads 1")
     assert seen and all(seen)
+
+
+@pytest.mark.parametrize(("name", "network"), [("sac", "actor"), ("dqn", "q"), ("atari", "q")])
+def test_medium_precision_is_float32_where_bfloat16_is_slow(name, network, tmp_path, monkeypatch):
+    """Ten times as slow, and no other message would say why."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    su.bfloat16.cache_clear()
+    line = f"{flags(name, 'rigl', tmp_path)} --no-cuda --total-timesteps 300 --matmul-precision medium"
+    done = run_here(SCRIPTS[name].path, line)
+    assert not done.variables[network].bfloat16
+    assert done.stderr.count("this processor has no bfloat16, so layers stay float32\n") == 1
 
 
 def test_seeds_of_sac_are_processes_with_a_folder_each(tmp_path):
