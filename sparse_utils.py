@@ -45,7 +45,6 @@ import torch
 import torch.nn.functional as F
 from filelock import FileLock
 from filelock import Timeout as FileLockTimeout
-from scipy.stats import bootstrap, trim_mean
 from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.utils.tensorboard import SummaryWriter
@@ -1192,6 +1191,8 @@ def describe_units(hidden: Sequence[Tensor]) -> dict[str, Tensor]:
 def describe_returns(returns: np.ndarray) -> str:
     """Number, mean, standard deviation and interquartile mean of episodes' returns [n], with a 95% percentile bootstrap
     interval (Agarwal et al. 2021)."""
+    from scipy.stats import bootstrap, trim_mean  # takes a second, which only --evaluate should wait for
+
     if not np.isfinite(returns).all():
         return "the agent has diverged"
 
