@@ -931,7 +931,8 @@ def permute_weights(weights: Weights, masks: Weights, new_masks: Weights, genera
 def next_ticket(
     condition: str, pruned: Masks, start: Weights, fresh: Weights, generator: torch.Generator
 ) -> tuple[Masks, dict[str, Tensor]]:
-    """Masks and starting parameters of a network's next round (Vischer et al. 2022, section 3, figure 1).
+    """Masks of a network's next round, and starting parameters that are zero where these are (Vischer et al. 2022,
+    section 3, figure 1).
 
     ``pruned`` are the masks that ``prune_ticket`` made, ``start`` the parameters to rewind to and ``fresh`` newly drawn
     ones. Every round starts from these, never from a permuted set. What has no mask is rewound as it is.
@@ -940,17 +941,18 @@ def next_ticket(
         permuted_permuted   each layer's mask shuffled, too                                      (permuted/permuted)
         random_reinit       as many weights anywhere in the networks, fresh parameters           (random/re-init)
     """
-    if condition == "ticket":
-        return pruned, dict(start)
+    masks, values = pruned, start
     if condition == "mask_permuted":
-        return pruned, {**start, **permute_weights(start, pruned, pruned, generator)}
-    if condition == "permuted_permuted":
-        shuffled = permute_masks(pruned, generator)
-        return shuffled, {**start, **permute_weights(start, pruned, shuffled, generator)}
-    if condition == "random_reinit":
-        n_keep = sum(int(mask.sum()) for mask in pruned.values())
-        return random_ticket(pruned, n_keep, generator), dict(fresh)
-    raise ValueError(f"no condition {condition}")
+        values = {**start, **permute_weights(start, pruned, pruned, generator)}
+    elif condition == "permuted_permuted":
+        masks = permute_masks(pruned, generator)
+        values = {**start, **permute_weights(start, pruned, masks, generator)}
+    elif condition == "random_reinit":
+        masks = random_ticket(pruned, sum(int(mask.sum()) for mask in pruned.values()), generator)
+        values = fresh
+    elif condition != "ticket":
+        raise ValueError(f"no condition {condition}")
+    return masks, {**values, **{name: values[name] * mask for name, mask in masks.items()}}
 
 
 def finite_runs(tensors: Weights) -> np.ndarray:
@@ -962,8 +964,8 @@ class Best:
     """The best weights of each of R networks over the evaluations of a round.
 
     Of equal evaluations the later one counts, as it has trained longer. A network whose weights are not finite has
-    diverged. It is never best, and goes on, with a new optimizer, from its best weights so far, or from its first ones
-    if there are none.
+    diverged. It is never best, and goes on from its best weights so far, or from its first ones if there are none, with
+    Adam's moments at zero but its step count as it is.
 
     ``state`` is the networks' ``state_dict``, every tensor with a run axis, and ``target`` that of target networks, by
     the same names; both are changed in place. ``weights`` are the best so far; [R] each: best, final (the last one),
@@ -980,7 +982,7 @@ class Best:
     @torch.no_grad()
     def update(self, step: int, returns: np.ndarray) -> list[int]:
         """Take an evaluation after ``step`` steps, returns [R, episodes]; those of networks that have diverged become
-        nan. Gives the networks of which this was not known."""
+        nan. Gives the networks that have, and go on from other weights."""
         finite = finite_runs(self.state)
         returns[~finite] = np.nan
         self.final = returns.mean(1)
@@ -989,9 +991,9 @@ class Best:
         self.best[better] = self.final[better]
         for name, tensor in self.state.items():
             self.weights[name][better] = tensor[better]
-        news = np.flatnonzero(~finite & (self.diverged == 0)).tolist()
-        self.diverged[news] = step
-        for r in np.flatnonzero(~finite):
+        self.diverged[~finite & (self.diverged == 0)] = step
+        diverged = np.flatnonzero(~finite).tolist()
+        for r in diverged:
             for name, tensor in self.state.items():
                 tensor[r] = self.weights[name][r]
                 if name in self.target:
@@ -1000,7 +1002,7 @@ class Best:
                 for moment in moments.values():
                     if moment.dim():  # not Adam's step count
                         moment[r] = 0
-        return news
+        return diverged
 
     def columns(self, r: int, retest: float) -> dict[str, float | int]:
         """What results.csv says of network r, whose best weights got a mean of ``retest`` in new episodes."""
@@ -1389,17 +1391,18 @@ class StopSignal:
 
 def run_each_seed(args: Any) -> NoReturn:
     """Start this program again with each of ``args.seeds`` as its --seed, as many at once as there are cores for, and
-    end with the worst of their statuses. With --run-dir a run's folder is seed{seed} in it. Signals are passed on."""
+    end with the worst of their statuses, which is 128 + n if signal n killed one. With --run-dir a run's folder is
+    seed{seed} in it. Signals are passed on."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--seeds", nargs="+")
     parser.add_argument("--run-dir", "--run_dir")
     _, others = parser.parse_known_args()
-    running, waiting, statuses, signals = [], list(args.seeds), [], []
+    running, waiting, statuses, signals = {}, list(args.seeds), [], []
 
     def pass_on(number: int, _frame: Any) -> None:
         signals.append(number)
         waiting.clear()
-        for process in running:
+        for process in running.values():
             process.send_signal(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -1410,11 +1413,18 @@ def run_each_seed(args: Any) -> NoReturn:
             folder = ["--run-dir", str(Path(args.run_dir) / f"seed{seed}")] if args.run_dir else []
             command = [sys.executable, sys.argv[0], *others, "--seed", seed, *folder]
             # a session of its own: Ctrl-C reaches this program alone, which passes it on
-            running.append(subprocess.Popen(command, env={**os.environ, "TQDM_DISABLE": "1"}, start_new_session=True))
+            quiet = {**os.environ, "TQDM_DISABLE": "1"}
+            running[seed] = subprocess.Popen(command, env=quiet, start_new_session=True)
             print(f"seed {seed} has started")
         time.sleep(0.1)
-        statuses += [process.returncode for process in running if process.poll() is not None]
-        running[:] = [process for process in running if process.returncode is None]
+        for seed, process in [*running.items()]:
+            status = process.poll()
+            if status is None:
+                continue
+            del running[seed]
+            if status < 0:  # a signal's number
+                print(f"seed {seed} was killed by signal {-status}", file=sys.stderr)
+            statuses.append(128 - status if status < 0 else status)
     raise SystemExit(128 + signals[0] if signals else max(statuses))
 
 
@@ -1790,7 +1800,7 @@ class Rounds:
         self.round = int(self.results[-1]["round"]) + 1 if self.results else 0
         self.curves, self.timing = ([row for row in rows if int(row["round"]) < self.round] for rows in others)
         self.stop, self.watch = StopSignal(), Stopwatch(*timed)
-        self.writer = summary_writer(args, self.folder, self.round * per_round)
+        self.writer = None  # from ``go_on``, which knows where
         self.progress = progress_bar((args.rounds + 1) * per_round, self.round * per_round, unit)
         self.tickets, self.parts = [], {}
 
@@ -1802,7 +1812,8 @@ class Rounds:
                 break
             yield self.round
         self.progress.close()
-        self.writer.close()
+        if self.writer:
+            self.writer.close()
         for condition in ("dense", *self.args.conditions):
             retests = [float(row["best_retest"]) for row in self.results if row["condition"] == condition]
             last = retests[-len(self.args.seeds) :]
@@ -1831,7 +1842,10 @@ class Rounds:
         self.parts = parts
         file = self.folder / "round.pt"
         saved = load_checkpoint(file) if file.exists() else {}
-        if saved.get("round") != self.round:
+        saved = saved if saved.get("round") == self.round else {}
+        start = self.round * self.per_round + saved.get("done", 0)
+        self.writer = self.writer or summary_writer(self.args, self.folder, start)
+        if not saved:
             return 0, {}
         set_states(parts, saved)
         for ticket, weights in zip(self.tickets, saved["rewind"], strict=False):
@@ -1861,17 +1875,27 @@ class Rounds:
         print(f"stopped; the same command goes on from here ({self.folder})")
         raise SystemExit(128 + self.stop.signal)
 
+    def rewind_to(self, state: Weights) -> None:
+        """Tickets rewind to these weights of round 0, or of a network that has diverged to its best ones so far."""
+        for r, (ticket, finite) in enumerate(zip(self.tickets, finite_runs(state), strict=True)):
+            ticket["rewind"] = copy_slice(state if finite else self.parts["best"].weights, r)
+
     def has_evaluated(self, step: int) -> bool:
         last = self.curves[-1] if self.curves else {"round": -1, "step": 0}
         return (int(last["round"]), int(last["step"])) == (self.round, step)
 
-    def evaluated(self, step: int, returns: np.ndarray, losses: Mapping[str, Tensor], **columns: list[float]) -> None:
+    def evaluated(
+        self, step: int, returns: np.ndarray, losses: Mapping[str, Tensor], **columns: list[float]
+    ) -> list[int]:
         """Record an evaluation, returns [R, episodes], after ``step`` units: in the round's ``best``, in curves.csv,
-        with further ``columns`` [R], and in TensorBoard, with ``losses`` [R] as means over seeds."""
+        with further ``columns`` [R], and in TensorBoard, with ``losses`` [R] as means over seeds. Gives the networks
+        that have diverged, and go on from other weights."""
         best = self.parts["best"]
-        for r in best.update(step, returns):
-            who = f"seed {self.tickets[r]['seed']}, {self.tickets[r]['condition']}"
-            self.progress.write(f"round {self.round}, {who}: diverged before {self.unit} {step:,}")
+        diverged = best.update(step, returns)
+        for r in diverged:
+            if best.diverged[r] == step:
+                who = f"seed {self.tickets[r]['seed']}, {self.tickets[r]['condition']}"
+                self.progress.write(f"round {self.round}, {who}: diverged before {self.unit} {step:,}")
         total = self.round * self.per_round + step
         runs_of = {}
         for r, ticket in enumerate(self.tickets):
@@ -1891,6 +1915,7 @@ class Rounds:
                 self.writer.add_scalar(f"{name}/{condition}", values[runs].mean().item(), total)
         finite = best.final[np.isfinite(best.final)]
         self.progress.set_postfix_str(f"round {self.round}, return {finite.mean() if len(finite) else math.nan:.1f}")
+        return diverged
 
     def finish(self, retest: np.ndarray, contents: dict[str, Any], **columns: Sequence[Any]) -> None:
         """Save this round: its tickets, with their best weights and what belongs to all (``contents``), and rows of

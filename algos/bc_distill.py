@@ -400,8 +400,7 @@ def train(
         losses.append(loss.detach())
         rounds.watch.lap("learn")
         if rounds.round == 0 and update + 1 == args.rewind_steps:
-            for r, ticket in enumerate(rounds.tickets):
-                ticket["rewind"] = su.copy_slice(nets.state_dict(), r)
+            rounds.rewind_to(nets.state_dict())
         rounds.progress.update()
 
     # ---- Retest the best checkpoints in new episodes: a maximum over noisy evaluations flatters

@@ -488,7 +488,6 @@ def describe_sparsity(q: QNetwork, masks: su.Masks, device: torch.device) -> dic
 
 def record_video(q: QNetwork, args: Args, file: Path, seed: int) -> None:
     """An episode as a gif."""
-    file.parent.mkdir(exist_ok=True)
     act = policy(q, args.eval_epsilon, np.random.default_rng(seed))
     envs.vector.record(args.env_id, act, file, seed, max_episode_steps=args.max_episode_steps)
 
@@ -691,7 +690,7 @@ if __name__ == "__main__":
             watch.lap("update")
 
             # ---- Sparsify
-            if update % args.update_interval == 0:
+            if pruning or update % args.update_interval == 0:
                 check_weights()
             if rewiring:  # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, algorithm 1)
                 fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)

@@ -85,7 +85,7 @@ ACROBOT = {
     "epsilon_decay": 0.999,
     "epsilon_decay_unit": "step",
 }
-TASKS = {"Acrobot-v1": ACROBOT}
+TASKS = {"Acrobot-v1": ACROBOT, "MountainCar-v0": {"stop_return": -110.0}}  # -110: where Mountain Car is solved
 KINDS = ("dense", "winning_ticket", "early_bird", "exploit", "similarity")  # of runs
 CHUNK = 32  # runs that an update computes together: what they need fits into a core's cache
 BLOCK = 256  # steps for which a run draws its random numbers at once
@@ -125,7 +125,7 @@ class Args:
     end_e: float = 0.01  # its floor: exploration is over when epsilon is there
     epsilon_decay: float = 0.95  # factor on epsilon for each unit; default 0.999 for Acrobot
     epsilon_decay_unit: Literal["episode", "step"] = "episode"  # default step for Acrobot
-    stop_return: float = 200.0  # return of an episode that counts towards early stopping; default -100 for Acrobot
+    stop_return: float = 200.0  # return of an episode that counts towards early stopping; default by task
     stop_episodes: int = 10  # so many of them in a row stop training
     max_episodes: int = 500  # longest training, before and again after pruning
     test_episodes: int = 100  # greedy episodes after training
@@ -180,8 +180,8 @@ class Result:
     search_episodes: int = 0  # until pruning
     search_steps: int = 0
     search_censored: int = 0  # 1 if what the search waits for did not come (see 3 and 6)
-    episodes: int = 0  # after pruning, or all of a dense agent
-    steps: int = 0
+    episodes: int | None = None  # after pruning, or all of a dense agent; none if it was never pruned
+    steps: int | None = None
     censored: int = 0  # 1 if early stopping was not reached, and episodes is then the maximum
     total_episodes: int = 0
     remaining: int = 0  # weights
@@ -242,7 +242,7 @@ def episode_n(args: Args, run: Run, q: Tensors) -> bool:
 
 
 def last_episode(args: Args, run: Run, q: Tensors) -> bool:
-    """Section 3.3: a mask for each fraction every few episodes, and no early stopping (would it have come?)."""
+    """Section 3.3: a mask for each fraction every few episodes, and no early stopping, but did it come by the end?"""
     if run.episode % args.mask_window == 0:
         masks = torch.stack([su.flat_mask(magnitude_mask(q, p)) for p in args.prune_fractions])
         run.masks.append(torch.from_numpy(np.packbits(masks.numpy().astype(bool), axis=-1)))
@@ -601,7 +601,8 @@ if __name__ == "__main__":
             run = runs[r]
             returns[run.run, run.phase, run.episode] = state["return"][r]
             run.episode += 1
-            run.streak = run.streak + 1 if state["return"][r] >= args.stop_return else 0
+            good = state["return"][r] >= args.stop_return or early_stopping(args, run, q)  # which is not forgotten
+            run.streak = run.streak + 1 if good else 0
             state["return"][r] = 0
             if args.epsilon_decay_unit == "episode":
                 state["epsilon"][r] = max(state["epsilon"][r] * args.epsilon_decay, args.end_e)
@@ -614,12 +615,12 @@ if __name__ == "__main__":
 
             # ---- The phase is over: note its length; test, or prune and go on
             run.total_episodes += run.episode
-            run.censored = int(not came)
             if later:
                 run.search_episodes, run.search_steps = run.episode, step - run.began
-                run.search_censored = run.censored
+                run.search_censored = int(not came)
             else:
                 run.episodes, run.steps = run.episode, step - run.began
+                run.censored = int(not came)
             if not finite:
                 run.diverged = step
                 progress.write(f"{run.kind} of seed {run.seed}, P = {run.fraction:g}: diverged before step {step:,}")
@@ -641,7 +642,7 @@ if __name__ == "__main__":
     for kind, p in dict.fromkeys((run.kind, run.fraction) for run in plan):
         same = [run for run in plan if (run.kind, run.fraction) == (kind, p) and not run.diverged]
         test = np.mean([run.test_mean for run in same] or [math.nan])
-        length = np.mean([run.episodes for run in same] or [math.nan])
+        length = np.mean([run.episodes for run in same if run.episodes is not None] or [math.nan])
         name = f"{kind}, P = {p:g}" if p else kind
         print(f"{name:24} test return {test:.1f} after {length:.0f} episodes, mean of {len(same)} runs")
     print(f"draw: python plot.py earlybird {folder}")

@@ -265,6 +265,12 @@ class Replay:
         self.priority.reshape(self.runs, -1)[np.arange(self.runs)[:, None], place] = new
         np.maximum(self.largest, new.max(1, keepdims=True), out=self.largest)
 
+    def restart(self, runs: Sequence[int]) -> None:
+        """Give the steps of these runs equal priorities, as at first: those of weights that have exploded are so large
+        that nothing else would be drawn."""
+        self.largest[runs] = 1
+        self.priority[runs] = self.priority[runs] > 0
+
 
 # ---- Networks --------------------------------------------------------------------------------------------------------
 
@@ -379,7 +385,7 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
             act = policy(nets, args.eval_epsilon, rounds.seeds(3, step))
             returns = rounds.stop.interruptible(envs.vector.play, eval_envs, act, rounds.seeds(3, step))
             if returns is not None:
-                rounds.evaluated(step, returns, losses)
+                replay.restart(rounds.evaluated(step, returns, losses))
             rounds.watch.lap("evaluate")
         if due and step > done or rounds.stop.signal:
             rows = {"obs": torch.from_numpy(obs), "real": torch.from_numpy(real)}
@@ -436,8 +442,7 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
             losses = {"losses/td_loss": loss.detach(), "losses/q_values": value.detach().mean(1)}
             rounds.watch.lap("learn")
         if rounds.round == 0 and step < args.rewind_steps <= step_after:
-            for r, ticket in enumerate(rounds.tickets):
-                ticket["rewind"] = su.copy_slice(nets.state_dict(), r)
+            rounds.rewind_to(nets.state_dict())
         rounds.progress.update(args.num_envs)
 
     # ---- Retest the best checkpoints in new episodes: a maximum over noisy evaluations flatters

@@ -311,7 +311,6 @@ def record_video(q: QNetwork, args: Args, file: Path) -> None:
     first = QNetwork(1, q.fc1.weight.shape[1], q.fc3.weight.shape[2], q.fc1.weight.shape[2]).to(q.fc1.weight.device)
     first.load_state_dict({name: tensor[:1] for name, tensor in q.state_dict().items()})
     first.bfloat16 = q.bfloat16
-    file.parent.mkdir(exist_ok=True)
     task = {"max_episode_steps": args.max_episode_steps}
     envs.vector.record(args.env_id, policy(first, args.eval_epsilon, [0]), file, su.seeds(args.seed)[0], **task)
 
@@ -512,7 +511,7 @@ if __name__ == "__main__":
         watch.lap("update")
 
         # ---- Sparsify
-        if update % args.update_interval == 0:
+        if pruning or update % args.update_interval == 0:
             check_runs(scores)
         if rewiring:  # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, algorithm 1)
             fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)

@@ -432,8 +432,7 @@ def train(args: Args, rounds: su.Rounds, nets: nn.ModuleDict, masks: su.Masks, t
         view.update(rollout["obs"])
         rounds.watch.lap("learn")
         if rounds.round == 0 and step < args.rewind_steps <= step + batch_size:
-            for r, ticket in enumerate(rounds.tickets):
-                ticket["rewind"] = su.copy_slice(nets.state_dict(), r)
+            rounds.rewind_to(nets.state_dict())
         rounds.progress.update(batch_size)
 
     # ---- Retest the best checkpoints in new episodes: a maximum over noisy evaluations flatters

@@ -538,7 +538,6 @@ def record_video(nets: nn.ModuleDict, args: Args, file: Path, seed: int) -> None
     """An episode of the first run as a gif."""
     first = make_networks(1, args, make_envs(args, 1, 1))
     first.load_state_dict({name: tensor[:1] for name, tensor in nets.state_dict().items()})
-    file.parent.mkdir(exist_ok=True)
     task = {"max_episode_steps": args.max_episode_steps}
     envs.vector.record(args.env_id, greedy(first), file, su.seeds(seed)[0], **task)
 

@@ -607,7 +607,7 @@ if __name__ == "__main__":
         watch.lap("update")
 
         # ---- Sparsify
-        if update % args.update_interval == 0:
+        if pruning or update % args.update_interval == 0:
             check_weights()
         if rewiring:  # SET and RigL: drop the smallest weights, grow as many (section 2.1; Evci 2020, algorithm 1)
             fraction = su.cosine_fraction(update, sparsify_end, args.drop_fraction)

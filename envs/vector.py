@@ -277,6 +277,7 @@ def record(
         play(vector, act, [seed], frames, alive)
         rate = vector.metadata.get("render_fps", 50)
         every = 2 if rate > 10 else 1
+        file.parent.mkdir(exist_ok=True)
         imageio.imwrite(file, np.stack(frames[::-every][::-1]), duration=every * 1000 / rate, loop=0)
         print(f"video: {file}")
     except Exception as error:  # whatever the graphics driver raises

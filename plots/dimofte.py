@@ -26,7 +26,7 @@ COLUMNS = {
     + [f"overlap_{part}" for part in PARTS]
     + [f"distance_{part}_relative" for part in PARTS],
     "exploit": ["task", "what", "fraction", "test_mean", "search_episodes", "episodes", "total_episodes"]
-    + ["distance_relative", "censored", "early_bird"],
+    + ["distance_relative", "unpruned", "censored", "early_bird"],
     "pruned": ["task", "what", "fraction", "prune_at", "test_mean", "episodes", "censored", "early_bird"],
 }
 TITLES = {
@@ -44,6 +44,7 @@ TITLES = {
     "search_episodes": "search episodes",
     "episodes": "episodes after pruning",
     "total_episodes": "together",
+    "unpruned": "not pruned",
     "censored": "not stopped",
     "early_bird": "early-bird ticket?",
 }
@@ -72,7 +73,7 @@ def finite_rows(results: pd.DataFrame) -> pd.DataFrame:
     longer finite, which ends a run, 0 for never; older files do not have it."""
     agents = zip(results.env_id, results.kind, results.fraction, results.prune_at, results["seed"], strict=True)
     names = np.array([f"{env}, {kind} {p:g} at {at:.0f}, seed {seed:.0f}" for env, kind, p, at, seed in agents])
-    finite = np.isfinite(results.test_mean) & np.isfinite(results.episodes)
+    finite = np.isfinite(results.test_mean) & np.isfinite(results.total_episodes)
     finite &= ~(results.get("diverged", pd.Series(0, results.index)) > 0)
     say(names[~finite], "agent", "left out that diverged or have no finite return")
     return results[finite]
@@ -93,10 +94,10 @@ def exploration_end(run: pd.Series, agents: pd.DataFrame) -> float:
 
 
 def is_similar(row: Row, reference: Row, length: str = "episodes") -> tuple[bool, bool]:
-    """Whether test return and training length are similar to those of a reference, or better. Where no run reached
-    early stopping the length is not, whatever the reference did."""
+    """Whether test return and training length are similar to those of a reference, or better. Where no run was pruned
+    and reached early stopping the length is not, whatever the reference did."""
     lowest = reference["test_mean"] - 0.05 * abs(reference["test_mean"])
-    stops = row["censored"] < row["seeds"]
+    stops = row["unpruned"] + row["censored"] < row["seeds"]
     return row["test_mean"] >= lowest, stops and row[length] <= 1.1 * reference[length]
 
 
@@ -131,6 +132,7 @@ def earlybird_rows(runs: pd.DataFrame, results: pd.DataFrame, kind: str, statist
         for (what, fraction, prune_at), cell in agents.groupby(keys, observed=True):
             row = {"task": task, "exploration_end": explored, "what": what, "fraction": fraction}
             row |= {"prune_at": int(prune_at), "seeds": len(cell), "censored": int(cell.censored.sum())}
+            row["unpruned"] = int(cell.episodes.isna().sum())  # EB Exploit's search found nothing
             for column in columns:
                 values = cell[column].dropna().to_numpy(float)
                 estimates = estimate([values], statistic) if len(values) else np.full(3, math.nan)
@@ -154,8 +156,8 @@ def earlybird_table(rows: list[Row], kind: str, statistic: str) -> str:
     titles[next(column for column in titles if f"{column}_low" in rows[0])] += f", {spread_text(statistic)}"
 
     def text(row: Row, column: str) -> str:
-        if column == "censored":
-            return f"{row['censored']} of {row['seeds']}"
+        if column in ("censored", "unpruned"):
+            return f"{row[column]} of {row['seeds']}"
         if f"{column}_low" in row:
             return interval_text(*ends(row, column), statistic)
         return number(row[column]) if not isinstance(row[column], str) else row[column].replace("_", " ") or "–"
@@ -321,8 +323,9 @@ def exploit(rows: list[Row]) -> plt.Figure:
             bottom.bar(x, search, color=COLOURS["small"], label="search")
             bottom.bar(x, row["episodes"], bottom=search, color=colour, label="dense" if is_dense else "fine-tune")
             bottom.vlines(x, *ends(row, "total_episodes")[1:], color="0.5")
-            if row["censored"]:
-                text = f"{row['censored']} of {row['seeds']}\nnot\nstopped"
+            counts = {"pruned": row["unpruned"], "stopped": row["censored"]}
+            text = "\n".join(f"{n} of {row['seeds']}\nnot\n{what}" for what, n in counts.items() if n)
+            if text:
                 above = x, np.nanmax(ends(row, "total_episodes"))
                 bottom.annotate(text, above, (0, 2), textcoords="offset points", ha="center", fontsize=7)
         names = [f"{percent(row['fraction'])}%" if row["fraction"] else "dense" for row in of_task]

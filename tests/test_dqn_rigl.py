@@ -123,15 +123,18 @@ def test_epsilon_falls_from_all_random_to_its_end(tmp_path, monkeypatch):
     assert 0.3 < random.mean() < 0.7 and 0.6 < falling.mean() < 0.9 and (greedy == 1).all()
 
 
-def test_a_diverged_run_has_no_returns_and_the_others_go_on(tmp_path, monkeypatch):
-    """The gradient of the second run becomes nan once; what the first one learns stays the same."""
+@pytest.mark.parametrize(("method", "update"), [("rigl", 120), ("prune", 157)])
+def test_a_diverged_run_has_no_returns_and_the_others_go_on(method, update, tmp_path, monkeypatch):
+    """The gradient of the second run becomes nan once, just before update 160 prunes; what the first one learns stays
+    the same."""
     flags = f"--seeds 1 2 --total-timesteps 400 --learning-starts 100 --eval-interval 100 {TINY} --update-interval 50"
+    flags += f" --method {method}"
     run_main(dqn_rigl, f"{flags} --run-dir {tmp_path}/sound")
     mask_gradients, calls = su.mask_gradients, [0]
 
     def poisoned(weights, masks, dense=False):
         calls[0] += 1
-        if calls[0] == 120:
+        if calls[0] == update:
             weights["q.fc2.weight"].grad[1] = math.nan
         return mask_gradients(weights, masks, dense)
 

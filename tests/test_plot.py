@@ -877,12 +877,13 @@ def test_early_bird_tickets_are_those_of_the_papers_four_conditions(draw):
     earlybird("retrain", PRUNED, "late", search=won_at(50))
     rows = draw("earlybird", "late", name="pruned").rows
     assert [row["early_bird"] for row in rows if row["prune_at"] == 50][-2:] == ["no: 4", "no: 3, 4"]
-    reference = {"test_mean": -100, "episodes": 100, "censored": 0, "seeds": 3}
+    reference = {"test_mean": -100, "episodes": 100, "unpruned": 0, "censored": 0, "seeds": 3}
     for row, similar in [
         ({"test_mean": -105, "episodes": 110}, (True, True)),  # 5% of a negative return are below it
         ({"test_mean": -106, "episodes": 111}, (False, False)),
         ({"censored": 2}, (True, True)),
         ({"censored": 3}, (True, False)),
+        ({"unpruned": 1, "censored": 2}, (True, False)),
     ]:
         assert dimofte.is_similar(reference | row, reference) == similar
 

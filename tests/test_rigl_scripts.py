@@ -271,6 +271,21 @@ def test_weights_that_diverge_end_the_run_with_one_line(name, method, tmp_path):
     assert "Traceback" not in err and "diverged" in err.splitlines()[-1]
 
 
+def test_weights_that_diverge_just_before_sac_prunes(tmp_path, monkeypatch):
+    """At update 120, which is no multiple of --update-interval."""
+    mask_gradients, calls = su.mask_gradients, []
+
+    def poisoned(weights, masks, dense=False):
+        calls.append(0)
+        if len(calls) == 2 * 118:
+            next(iter(weights.values())).grad.fill_(math.nan)
+        return mask_gradients(weights, masks, dense)
+
+    monkeypatch.setattr(su, "mask_gradients", poisoned)
+    err = run_here(SCRIPTS["sac"].path, flags("sac", "prune", tmp_path), status=1).stderr
+    assert "Traceback" not in err and "diverged" in err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.parametrize(
     ("bad", "message"),

@@ -1251,6 +1251,22 @@ def test_a_signal_takes_effect_where_it_may(number):
     assert (done.returncode, done.stdout, done.stderr) == (-number, f"{child}\n", "")
 
 
+def test_a_seed_that_is_killed_is_told_and_counts(tmp_path):
+    """Its status is negative for Python, and would be less than that of one which ended well."""
+    file = tmp_path / "script.py"
+    file.write_text(
+        "import os, sys, types\n"
+        "if '--seed' in sys.argv:\n"
+        "    os.kill(os.getpid(), 9 * (sys.argv[-1] == '2'))\n"
+        "    raise SystemExit(0)\n"
+        f"sys.path.append('{ROOT}')\n"
+        "import sparse_utils as su\n"
+        "su.run_each_seed(types.SimpleNamespace(seeds=(1, 2), run_dir='', threads=1))\n"
+    )
+    done = subprocess.run([sys.executable, file, "--seeds", "1", "2"], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (137, "seed 2 was killed by signal 9\n")
+
+
 def test_states_go_through_a_checkpoint(tmp_path):
     """Of what has ``get_state``, and of numpy's generators; a simulator has none. (Modules and optimizers: above.)"""
     memory = SimpleNamespace(n=1)

@@ -19,6 +19,7 @@ import ppo_imp
 import pytest
 import torch
 from helpers import Done, read_csv, said, ticket
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import envs.vector
 import sparse_utils as su
@@ -144,6 +145,7 @@ def test_conditions_start_as_table_1_says(script, finished):
                 assert set(active[condition].tolist()) <= values  # initial values, in other places
                 assert not torch.equal(active[condition], start[name][t[condition]["masks"][name] == 1])
             assert not set(active["random_reinit"].tolist()) & values
+            assert all((t[c]["initial"][name][t[c]["masks"][name] == 0] == 0).all() for c in t)  # a ticket to train
         for condition in su.CONDITIONS[:3]:  # what is not pruned is as it was
             others = t[condition]["initial"].keys() - t[condition]["masks"]
             assert others and all(torch.equal(t[condition]["initial"][name], start[name]) for name in others)
@@ -188,7 +190,8 @@ def test_rewinding_to_a_later_step(script, short, part, tmp_path, monkeypatch):
     assert not all(torch.equal(t[0], ticket(tmp_path, 0, "dense")["initial"][name]) for name, t in there.items())
     for r, seed in enumerate((1, 2)):
         t = ticket(tmp_path, 1, "ticket", seed)
-        assert there and all(torch.equal(t["initial"][name], tensor[r]) for name, tensor in there.items())
+        masks = t["masks"]
+        assert there and all(torch.equal(t["initial"][n], w[r] * masks.get(n, 1)) for n, w in there.items())
 
 
 # ---- Going on --------------------------------------------------------------------------------------------------------
@@ -268,6 +271,11 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_results(script, short, task,
     assert f"going on in round 1 after {script.per_round}" in done.stdout
     assert_same_bytes(tmp_path, short)
     assert_same_tickets(tmp_path, short)
+    shown = EventAccumulator(str(tmp_path)).Reload()  # TensorBoard has no gaps and nothing twice
+    rows = [row for row in read_csv(short / "curves.csv") if (row["seed"], row["condition"]) == ("2", "ticket")]
+    events = shown.Scalars("return/ticket/seed2")
+    assert [event.step for event in events] == [script.per_round + int(row["step"]) for row in rows]
+    assert [event.value for event in events] == pytest.approx([float(row["return_mean"]) for row in rows])
 
 
 def test_a_finished_run_goes_on_with_more_rounds(script, finished, tmp_path):

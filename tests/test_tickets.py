@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -236,13 +237,15 @@ def test_random_reinit_is_as_large_and_all_new():
         masks, new = next_ticket("random_reinit", seed)
         assert count(masks) == 8  # over both layers together
         layers.add(int(masks["a.weight"].sum()))
-        assert all((value == 100).all() for value in new.values())
+        assert all((value == 100 * masks.get(name, 1)).all() for name, value in new.items())
     assert len(layers) > 2
 
 
 def test_next_ticket_follows_from_the_generator():
-    """And that of "ticket" is the mask and the start alone."""
-    assert same(dict(enumerate(next_ticket("ticket"))), dict(enumerate(after_pruning()[:2])))
+    """And that of "ticket" is the mask and what of the start is under it."""
+    pruned, start, _ = after_pruning()
+    masks, new = next_ticket("ticket")
+    assert same(masks, pruned) and same(new, {name: value * pruned.get(name, 1) for name, value in start.items()})
     for condition in su.CONDITIONS:
         assert all(same(*pair) for pair in zip(next_ticket(condition, 4), next_ticket(condition, 4), strict=True))
     with pytest.raises(ValueError, match="no condition winner"):
@@ -308,7 +311,7 @@ def test_a_network_that_diverged_goes_back(bad, evaluated, tmp_path):
         train(net, optimizer)
         net.bias.data[1, 0, 2] = bad
         before = everything(net, target, optimizer)
-        assert best.update(step, np.array([[1.0], [99], [1]])) == ([1] if step == 30 else [])
+        assert best.update(step, np.array([[1.0], [99], [1]])) == [1]
         after = everything(net, target, optimizer)
         for r in (0, 2):
             assert same(su.copy_slice(after, r), su.copy_slice(before, r))
@@ -324,6 +327,14 @@ def test_a_network_that_diverged_goes_back(bad, evaluated, tmp_path):
     again = su.Best(net.state_dict(), optimizer)
     again.set_state(su.load_checkpoint(tmp_path / "a.pt"))
     assert same(again.weights, best.weights) and again.columns(0, 4.0) == best.columns(0, 4.0)
+
+
+def test_tickets_do_not_rewind_to_what_has_diverged():
+    """But to the best weights until then."""
+    rounds, best = su.Rounds.__new__(su.Rounds), {"w": torch.tensor([[1.0, 2], [3, 4]])}
+    rounds.tickets, rounds.parts = [{"seed": 1}, {"seed": 2}], {"best": SimpleNamespace(weights=best)}
+    rounds.rewind_to({"w": torch.tensor([[5, math.inf], [6, 7]])})
+    assert [ticket["rewind"]["w"].tolist() for ticket in rounds.tickets] == [[1, 2], [6, 7]]
 
 
 # ---- Words and numbers about tickets ---------------------------------------------------------------------------------
