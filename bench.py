@@ -296,7 +296,7 @@ def ours_by_evaluation(script: str, flags: str, runs: int, steps: int, interval:
     words = [*flags.split(), "--threads", 1, *seeds, "--total-timesteps", interval + steps]
     words += ["--eval-interval", interval, "--eval-episodes", 1, "--snr-interval", 0]
     rows = [row for row in timing(script, *words) if int(row["step"]) > interval]
-    parts = [part for part in ("act", "env", "sample", "update", "sparsify") if part in rows[0]]
+    parts = [part for part in ("act", "env", "sample", "update", "sparsify", "log") if part in rows[0]]
     return share(runs * steps, {part: sum(float(row[part]) for row in rows) for part in parts})
 
 
@@ -418,7 +418,7 @@ def bench_earlybird(args: Args) -> None:
 
 
 def bench_dqn_rigl(args: Args) -> None:
-    flags, narrow = "--learning-starts 128", "--width-scale 0.25"
+    flags, narrow = "--learning-starts 128 --start-e 0.01 --end-e 0.01", "--width-scale 0.25"  # as CleanRL's here
     programs, pairs, masks = {}, {}, {}
     for units, width, steps in ((512, "", (2000, 400)), (128, narrow, (4000, 2000))):
         ours = {  # name: method, runs
@@ -439,7 +439,7 @@ def bench_dqn_rigl(args: Args) -> None:
             words = args.cleanrl, (units, units), theirs
             programs[f"{units}-{units}, CleanRL"] = lambda words=words: cleanrl_dqn(*words)
     against = {"against CleanRL": pairs, "against dense": masks}
-    parts = ("act", "env", "sample", "update", "sparsify")
+    parts = ("act", "env", "sample", "update", "sparsify", "log")
     measure(args, "Training steps/s of DQN on one thread", parts, programs, against)
 
 
@@ -463,7 +463,7 @@ def bench_ppo_rigl(args: Args) -> None:
     against = {f"against {peer}": dict.fromkeys(ours, peer) for peer in ("CleanRL", "Stable-Baselines3")}
     against["against dense"] = {"ours, RigL": "ours, dense", "ours, 10 RigL runs": "ours, 10 dense runs"}
     title = f"Training steps/s of PPO on {args.env_id}, one thread"
-    measure(args, title, ("act", "env", "update", "sparsify"), programs, against)
+    measure(args, title, ("act", "env", "update", "sparsify", "log"), programs, against)
 
 
 def bench_dqn_atari_rigl(args: Args) -> None:
@@ -489,12 +489,12 @@ def bench_dqn_atari_rigl(args: Args) -> None:
         programs["CleanRL"] = lambda: cleanrl(args.cleanrl, "dqn_atari", changes, theirs)
     masks = {name: name.replace("RigL", "dense").replace(", sparse kernel", "") for name in ours if "RigL" in name}
     against = {"against CleanRL": dict.fromkeys(ours, "CleanRL"), "against dense": masks}
-    parts = ("act", "env", "sample", "update", "sparsify")
+    parts = ("act", "env", "sample", "update", "sparsify", "log")
     measure(args, "Training steps/s of DQN on Pong, one thread", parts, programs, against)
 
 
 def bench_kernels(args: Args) -> None:
-    sac, dqn = "--env-id HalfCheetah-v5 --learning-starts 1", "--learning-starts 128"
+    sac, dqn = "--env-id HalfCheetah-v5 --learning-starts 1", "--learning-starts 128 --start-e 0.01 --end-e 0.01"
     loops = {  # name: script, flags, runs, steps of each, and those before
         "SAC, 256-256": ("sac_rigl", sac, 1, 600, 200),
         "SAC, 1024-1024": ("sac_rigl", f"{sac} --width-scale 4", 1, 60, 20),
@@ -518,7 +518,7 @@ def bench_kernels(args: Args) -> None:
         words = ("dqn_imp", f"{maze} {rounds}", 1, 6400)
         programs[f"DQN on MazeGrid, 1024-512, {kind}"] = lambda words=words: ours_together(*words)
         pairs[f"DQN on MazeGrid, 1024-512, {kind}"] = "DQN on MazeGrid, 1024-512, dense"
-    parts = ("act", "env", "sample", "update (MazeGrid: learn)", "sparsify")
+    parts = ("act", "env", "sample", "update (MazeGrid: learn)", "sparsify", "log")
     measure(args, "Training steps/s, one thread", parts, programs, {"against dense": pairs})
 
 

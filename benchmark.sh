@@ -258,7 +258,7 @@ experiment() {
     dqn_released) # ours (plot.py curves): dense networks by table 6, and with what the released code does
         dqn_rigl dense
         dqn_rigl dense "--start-e,0.01,--end-e,0.01,--eval-epsilon,0 --dense-init,he" ;;
-    dqn_kernels) # ours (plot.py curves --against seconds): what sparse products save; JOBS=1, so that times compare
+    dqn_kernels) # ours (plot.py curves --against seconds): what sparse products save; one run at a time
         classic_dqn=CartPole-v1 dqn_budget="$dqn_budget --eval-epsilon 0"
         dqn_rigl dense
         dqn_rigl rigl --sparsity "$(at_scale 0.9 0.95 "0.9 0.95 0.99")" --kernel "masked sparse" ;;
@@ -497,8 +497,9 @@ case ${1--h} in
 -h | --help) sed -n '2,/^$/s/^# \{0,1\}//p' "$root/benchmark.sh"; exit ;;
 list) list; exit ;;
 esac
-name=$1 scale=${2:-small} extra="${*:3}"
-extra=${extra:+ $extra}
+name=$1 scale=${2:-small} extra=""
+if [ $# -gt 2 ]; then extra=$(printf ' %q' "${@:3}"); fi # as a shell reads them
+if [ "$name" = dqn_kernels ]; then JOBS=1; fi            # only runs that have the machine to themselves can be timed
 experiments | grep -q "^$name) " || fail "no experiment $name; ./benchmark.sh list names them"
 case $scale in smoke | small | paper) ;; *) fail "the scale is smoke, small or paper, not $scale" ;; esac
 case $JOBS in *[!0-9]* | 0*) fail "JOBS is how many runs at once, not $JOBS" ;; esac

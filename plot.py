@@ -18,11 +18,11 @@
     python plot.py scaling docs/data/x.csv                          # and draw the same from that
 
 RUN is a run folder, a folder of run folders, a pattern in quotes, a list that benchmark.sh wrote, or a csv file of
---save-data. --where takes FLAG=VALUE, FLAG=VALUE,VALUE or an expression such as "sparsity > 0.8". Runs that differ in
-nothing but their seed are one variant, named by its method, its sparsity and those flags in which the runs of its
-script and method differ. A run's final score is the mean of the last 10% of its evaluations. An unfinished run has a
-curve, as long as what all seeds of its variant have, but no final score. A run or seed with values that are not finite
-is left out, and named.
+--save-data. --where takes FLAG=VALUE, FLAG=VALUE,VALUE or an expression, such as "sparsity > 0.8 or method == 'dense'"
+(dense runs have a --sparsity, too: its default). Runs that differ in nothing but their seed are one variant, named by
+its method, its sparsity and those flags in which the runs of its script and method differ. A run's final score is the
+mean of the last 10% of its evaluations. An unfinished run has a curve, as long as what all seeds of its variant have,
+but no final score. A run or seed with values that are not finite is left out, and named.
 
 Statistic iqm is the interquartile mean, mean_std the mean and one standard deviation. The default is mean_std for kind
 tickets, as in the paper, mean for kind earlybird and iqm for the others. Intervals of iqm and mean are 95% stratified
@@ -49,7 +49,7 @@ Kind flops needs no runs. It takes networks: nature and impala, which are those 
 Kinds tickets, inputs and goggles draw runs of dqn_imp.py, ppo_imp.py and bc_distill.py, the first two with a panel or
 column for each task, script and set of flags. Runs that differ only in --seeds, --conditions and --rounds are one, in
 which a seed counts once; it is drawn as far as all its seeds got. In the table of kind tickets, a column's level of
-remaining weights is that of the nearest round, if it is within 25%; the last column is the smallest remaining
+remaining weights is that of the nearest round, if it is within 12%; the last column is the smallest remaining
 fraction at which the statistic is at least its dense value minus 5% of the difference between that and the worst
 condition's value in its last round. Kind inputs shows means over seeds; what it shows in grey is 0.
 
@@ -78,9 +78,8 @@ that do not. Where no run reached early stopping, 2 and 3 do not hold.
     4  pruned earlier than the winning ticket, which is where dense agents stop early
 
 Writes figures/{kind}.png, or --out, and beside it the .csv of what was drawn. The file of --save-data has a row of each
-run (kinds scaling, iqm, sensitivity and split), or of each of its evaluations (curves and snr) or rounds (tickets). A
-column --FLAG has the values of a flag in which runs of a task, script and method differ; the others are columns of
-results.csv, with six digits.
+run (kinds scaling, iqm, sensitivity and split), or of each of its evaluations (curves and snr) or rounds (tickets).
+Columns --FLAG have all flags of a run, in its first row; the others are columns of results.csv, with six digits.
 """
 
 from dataclasses import dataclass
@@ -131,6 +130,8 @@ class Args:
             su.fail("--flag names the x axis of kind sensitivity, and of no other")
         if self.against != "step" and self.kind != "curves":
             su.fail("--against chooses the x axis of kind curves, and of no other")
+        if self.against != "step" and self.column.startswith("snr"):
+            su.fail("--against seconds does not go with the SNR, which is measured between evaluations")
         if self.kind not in ("inputs", "goggles") and self.condition != "ticket":
             su.fail("--condition chooses what kinds inputs and goggles draw; kind tickets draws all conditions")
         if self.kind != "goggles" and (self.rounds or self.seed is not None):
@@ -146,6 +147,8 @@ class Args:
         self.flag = "actor_share" if self.kind == "split" else self.flag.replace("-", "_")
         self.out = self.out or Path(f"figures/{self.kind}")
         self.out = self.out if self.out.suffix else self.out.with_suffix(".png")
+        if self.save_data and self.save_data.resolve() == self.out.with_suffix(".csv").resolve():
+            su.fail(f"--save-data {self.save_data} is the csv of what is drawn, beside --out: give it another name")
 
 
 def draw(args: Args) -> list[Picture]:

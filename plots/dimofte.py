@@ -82,8 +82,9 @@ def finite_rows(results: pd.DataFrame) -> pd.DataFrame:
 def exploration_end(run: pd.Series, agents: pd.DataFrame) -> float:
     """The episode in which the epsilon of dense agents gets to its floor; nan if that is not known. Where epsilon
     decays per step and the script did not note it, the mean steps before each episode of pruning tell about when."""
-    if "explored_at" in agents:
-        return float(agents.explored_at[agents.explored_at >= 0].mean())
+    if "explored_at" in agents:  # those pruned early have it only if they were early to explore
+        dense = agents[agents.kind == "dense"] if (agents.kind == "dense").any() else agents
+        return float(dense.explored_at[dense.explored_at >= 0].mean())
     if not (run.end_e > 0 and 0 < run.epsilon_decay < 1):
         return math.nan  # it never gets there
     decays = math.ceil(math.log(run.end_e / run.start_e) / math.log(run.epsilon_decay))

@@ -103,7 +103,7 @@ def table(runs: pd.DataFrame, column: str) -> str:
             line[3:] = f"{number(finished.score.mean())} ± {number(finished.score.std())}", f"{value} [{low}, {high}]"
         sizes = (finished if len(finished) else members)[["parameters", "acting_flops", "reached_sparsity"]]
         lines.append(line + [number(x) for x in sizes.mean()])
-    few = any(line[2] in ("1", "2", "3") for line in lines)
+    few = any(line[2].split()[0] in ("1", "2", "3") for line in lines)
     return markdown(lines) + "\n\nThe IQM of fewer than 4 seeds is their mean." * few
 
 
@@ -258,7 +258,11 @@ def sensitivity(runs: pd.DataFrame, results: pd.DataFrame, column: str, statisti
 
 def noise(runs: pd.DataFrame, statistic: str) -> list[Picture]:
     """Returns of trained agents against the noise on what they see (figure 6), from the noise.csv that --evaluate
-    wrote into their run folders, and from noise_wrap.csv in panels of its own."""
+    wrote into their run folders, and from noise_wrap.csv in panels of its own. Runs that are not finished are left
+    out."""
+    finished = runs.reached >= runs.total_timesteps
+    say(runs.index[~finished], "run", "left out as unfinished")
+    runs = runs[finished]
     parts = []
     for name, run in runs.iterrows():
         for file, title in (("noise.csv", run.panel), ("noise_wrap.csv", f"{run.panel}, wrapping around")):

@@ -30,10 +30,8 @@ METHODS = ("dense", "small", "prune", "static", "set", "rigl")  # in the order o
 # second line is how often a run is measured, which in the ticket scripts decides what is pruned.
 UNNAMED = su.FREE_FLAGS | {"env_id", "seed", "seeds", "conditions", "rounds"}
 UNNAMED_RIGL = {"eval_interval", "eval_episodes", "snr_interval"}
-# Flags that --save-data writes even if all runs have one value: they decide which rows of a run count.
-KEPT_FLAGS = {"env_id", "seed", "method", "sparsity", "total_timesteps", "snr_interval"}
 # Columns of ``runs`` that are no flags; those of the second line are from results.csv.
-NO_FLAGS = {"flags", "given", "folder", "n_rows", "variant", "n_given", "panel"}
+NO_FLAGS = {"flags", "given", "folder", "n_rows", "reached", "variant", "n_given", "panel"}
 NO_FLAGS |= {"finished", "score", "parameters", "acting_flops", "reached_sparsity"}
 
 
@@ -64,6 +62,8 @@ def find_folders(patterns: Iterable[str]) -> list[Path]:
                 continue
             if path.is_file():
                 folders = [path.parent / line for line in path.read_text(errors="replace").split("\n") if line]
+                gone = [folder for folder in folders if "__" in folder.name and not os.path.isdir(folder)]
+                say(gone, "run", f"left out, listed in {path} but not there")
             else:
                 folders = [path, *sorted(path.glob("*"))]
             there += [folder for folder in folders if os.path.isfile(folder / "config.json")]  # lines may be anything
@@ -93,9 +93,14 @@ def read_folder(folder: Path) -> Runs:
             of_seeds = results.groupby("seed", sort=False)
             seeds = {f"{folder}, seed {seed}": ({"seed": int(seed)}, rows) for seed, rows in of_seeds}
         more = {"flags": list(run), "given": given, "folder": folder}
-        return {name: (run | seed | more | {"n_rows": len(rows)}, rows) for name, (seed, rows) in seeds.items()}
+        return {name: (run | seed | more | length(rows), rows) for name, (seed, rows) in seeds.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         su.fail(f"cannot read {folder} as a run folder: {type(error).__name__} {error}")
+
+
+def length(rows: pd.DataFrame) -> dict[str, Any]:
+    """How many rows of results.csv a run has, and how far they reach."""
+    return {"n_rows": len(rows), "reached": rows.step.max() if "step" in rows else len(rows)}
 
 
 def mark(results: pd.DataFrame) -> str:
@@ -104,29 +109,29 @@ def mark(results: pd.DataFrame) -> str:
 
 
 # ---- Data files ------------------------------------------------------------------------------------------------------
-# A row of results.csv in each line: script; given, which of the flags that differ the command gave; --FLAG, a
-# flag's value as in config.json, and nothing where the script has no such flag; and the columns that are drawn.
+# A row of results.csv in each line: script; given, the flags that the command gave; --FLAG, a flag's value as in
+# config.json, and nothing where the script has no such flag; and the columns that are drawn. A line without a script
+# is of the run above it. (In older files all lines have one, and only flags in which the runs differed are there.)
 
 
 def save_data(file: Path, runs: pd.DataFrame, results: pd.DataFrame, columns: Iterable[str]) -> None:
-    """Everything that the picture of these runs and ``columns`` needs: flags in which the runs of a task, script and
-    method differ, or that decide which rows count. Numbers have six digits."""
+    """Everything that the picture of these runs and ``columns`` needs, and all flags, so that it can be drawn beside
+    other runs. Numbers have six digits."""
     cells = {
         flag: ["" if flag not in flags else cell(value) for flags, value in zip(runs["flags"], runs[flag], strict=True)]
         for flag in runs
         if flag not in NO_FLAGS | su.FREE_FLAGS | {"script"}
     }
     of_runs = pd.DataFrame(cells, index=runs.index)
-    by = [runs[name] for name in ("env_id", "script", "method") if name in runs]
-    differing = of_runs.groupby(by).nunique().max() > 1
-    of_runs = of_runs[[flag for flag in of_runs if flag in KEPT_FLAGS or differing[flag]]]
-    given = [" ".join(sorted(given.intersection(differing.index[differing]))) for given in runs["given"]]
+    given = [" ".join(sorted(given.intersection(of_runs))) for given in runs["given"]]
     of_runs.columns = ["--" + flag.replace("_", "-") for flag in of_runs]
     of_runs = runs[["script"]].assign(given=given).join(of_runs)
+    results = results.sort_values("run", key=lambda names: names.map(runs.index.get_loc), kind="stable")
     kept = results[[column for column in dict.fromkeys(columns) if column in results]]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        table = of_runs.loc[results.run].set_index(kept.index).join(kept)
+        table = of_runs.loc[results.run].set_index(kept.index)
+        table = table.mask(results.run.duplicated(), "").join(kept)
         table.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
     except OSError as error:
         su.fail(f"cannot write {file}: {error}")
@@ -152,12 +157,14 @@ def read_data(file: Path) -> Runs:
         text = pd.read_csv(file, dtype=str, keep_default_na=False)
         names = [name for name in text if name.startswith("--")]
         results = pd.read_csv(file).drop(columns=["script", "given", *names])
+        text = text[["script", "given", *names]].where(text.script != "").ffill()
         data: Runs = {}
         for (script, given, *cells), lines in text.groupby(["script", "given", *names], sort=False):
             flags = {name[2:].replace("-", "_"): from_cell(x) for name, x in zip(names, cells, strict=True) if x}
             run = {"script": script} | flags
-            run |= {"flags": list(run), "given": set(given.split()), "folder": file, "n_rows": len(lines)}
-            data[f"{file}:{lines.index[0] + 2}"] = run, results.loc[lines.index]
+            rows = results.loc[lines.index]
+            run |= {"flags": list(run), "given": set(given.split()), "folder": file} | length(rows)
+            data[f"{file}:{lines.index[0] + 2}"] = run, rows
         return data
     except (KeyError, ValueError) as error:
         reason = str(error).strip('"').split("\n")[0]
@@ -226,10 +233,19 @@ def matches(value: Any, text: str) -> bool:
 
 
 def without_doubles(runs: pd.DataFrame) -> pd.DataFrame:
-    """Of runs with the same flags the one that got furthest."""
-    furthest_first = runs.sort_values("n_rows", ascending=False, kind="stable")
-    kept = furthest_first.drop_duplicates(runs.columns.difference([*su.FREE_FLAGS, *NO_FLAGS]))
-    doubles = runs.index.difference(kept.index, sort=False)
+    """Of runs with the same flags the one that got furthest, and of those the one with most evaluations. How often a
+    run of a _rigl script is measured does not make it another one. Older data files do not have all flags: theirs are
+    compared in those that are there."""
+    ignored = su.FREE_FLAGS | NO_FLAGS | (UNNAMED_RIGL if "method" in runs else set())
+    kept: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    doubles = []
+    for name, run in runs.sort_values(["reached", "n_rows"], ascending=False, kind="stable").to_dict("index").items():
+        flags = {flag: run[flag] for flag in run["flags"] if flag not in ignored}
+        there = kept.setdefault(tuple(run.get(key) for key in ("script", "env_id", "seed")), [])
+        if any(all(flags[flag] == other[flag] for flag in flags.keys() & other.keys()) for other in there):
+            doubles.append(name)
+        else:
+            there.append(flags)
     say(doubles, "run", "left out, as the same run is there and as far or further")
     return runs.drop(doubles)
 

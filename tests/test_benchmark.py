@@ -318,10 +318,11 @@ def table(result):
 def test_a_printed_command_runs_as_it_stands(tmp_path):
     (tmp_path / "o u t").mkdir()
     python = program(tmp_path, 'pwd; for word; do echo "$word"; done')
-    result = benchmark("imp_rl_bc", "smoke", "--dry-run", LAUNCH="print", OUT=tmp_path / "o u t", PYTHON=python)
+    more = ("--dry-run", "--wandb-project-name", "my project")
+    result = benchmark("imp_rl_bc", "smoke", *more, LAUNCH="print", OUT=tmp_path / "o u t", PYTHON=python)
     for line, (script, flags) in zip(result.stdout.splitlines(), printed("imp_rl_bc", "smoke"), strict=True):
         words = subprocess.run(["bash", "-c", line], capture_output=True, text=True).stdout.splitlines()
-        assert words == [str(tmp_path / "o u t"), str(ROOT / f"algos/{script}.py"), *flags, "--dry-run"]
+        assert words == [str(tmp_path / "o u t"), str(ROOT / f"algos/{script}.py"), *flags, *more]
 
 
 def test_a_run_passes_then_is_skipped_and_can_be_drawn(tmp_path):

@@ -85,7 +85,7 @@ def earlybird(experiment, scores, folder="", search=lambda _kind, at: at, leave_
     """A run of dqn_earlybird.py. ``scores`` has test returns and episodes, and further columns, of all seeds by (kind,
     fraction, episode of pruning); 120 episodes are too many, and a base's episode has 100 steps."""
     default = {"experiment": experiment, "env_id": "CartPole-v0", "seed": 1, "repetitions": 3, "start_e": 1.0}
-    default |= {"end_e": 0.01, "epsilon_decay": 0.95, "epsilon_decay_unit": "episode"}
+    default |= {"end_e": 0.01, "epsilon_decay": 0.95, "epsilon_decay_unit": "episode", "xi": 0.1}
     fractions, episodes = (sorted({key[i] for key in scores if key[i]}) for i in (1, 2))
     args = default | {"prune_fractions": fractions, "prune_episodes": episodes} | args
     rows = []
@@ -472,6 +472,32 @@ def test_iqm_of_atari_is_from_a_random_agent_to_a_human(draw, fails):
     assert draw("iqm", "runs", "--where", "method=rigl").rows[0]["runs"] == 3
 
 
+def test_a_seed_counts_once_however_often_it_was_evaluated(draw):
+    """The run that got furthest does."""
+    sac([1], seed=1, eval_interval=5, total_timesteps=20)
+    sac([500, 1000], seed=1, eval_interval=10)
+    sac([900, 1000], seed=1, eval_interval=10, eval_episodes=9)
+    sac([1000, 2000], seed=2, eval_interval=10, snr_interval=0)
+    drawn = draw("curves", "runs")
+    assert (drawn.rows[-1]["seeds"], drawn.rows[-1]["step"]) == (2, 20)
+    assert [(line["seeds"], line["final return_mean, mean ± std"]) for line in drawn.table] == [("2", "1,500 ± 707")]
+
+
+def test_data_files_that_are_drawn_together_keep_apart_what_differs(draw):
+    """Also if the flag has one value in each of them; and of a list the runs that are not there are named."""
+    for size, folder in ((256, "a"), (512, "b")):
+        for seed in (1, 2):
+            sac([size, size], f"{folder}/{seed}", seed=seed, batch_size=size)
+        draw("curves", folder, "--save-data", f"{folder}.csv")
+    rows = draw("scaling", "a.csv", "b.csv").rows
+    assert [(row["variant"], row["value"], row["seeds"]) for row in rows] == [
+        ("rigl, batch-size 256", 256, 2),
+        ("rigl, batch-size 512", 512, 2),
+    ]
+    Path("list.txt").write_text("a/1\na/Pendulum-v1__sac_rigl__rigl-0.9__2__abcd\n")
+    assert "1 run left out, listed in list.txt but not there: a/Pendulum-v1" in draw("curves", "list.txt").said
+
+
 def noisy(folder: Path, *returns: float, file: str = "noise.csv", agent: int = 1) -> None:
     """What --evaluate writes: returns at noise of 0, 10, 20."""
     rows = [{"agent": agent, "noise": 10.0 * i, "seed": 1, "return_mean": r} for i, r in enumerate(returns)]
@@ -500,6 +526,8 @@ def test_noise_draws_returns_against_the_noise(draw, fails):
     assert "[pixels, 0 to 255]" in drawn.figure.axes[0].get_xlabel()
     assert drawn.table[0]["return at noise 20"] == "21" and drawn.table[2]["return at noise 20"] == "–"
     assert "1 run left out, without a noise.csv: runs/sac" in draw("noise", "runs").said
+    noisy(sac([1], "runs/more", script="dqn_atari_rigl", seed=9, total_timesteps=100), 1, 1)
+    assert "1 run left out as unfinished: runs/more" in draw("noise", "runs").said
 
 
 def test_random_scores_are_those_of_random_episodes():
@@ -570,6 +598,8 @@ def test_a_picture_is_drawn_again_from_the_file_that_save_data_wrote(draw, fails
         assert to_hex(line.get_color()) == to_hex(of_runs.get_color()) and line.get_label() == of_runs.get_label()
     if kind == "tickets":
         assert "kind inputs needs the run folders" in fails("inputs", file, *more)
+    both = draw(kind, "runs", file, *more, *where)  # the same runs are not other seeds
+    assert both.table == from_runs.table and "as the same run is there" in both.said
     file.write_text("step,return_mean\n1,2\n")
     assert f"{file} is no csv that --save-data wrote" in fails(kind, file, *more)
 
@@ -935,6 +965,17 @@ def test_exploration_ends_where_epsilon_gets_to_its_floor(draw):
         assert rows[0]["exploration_end"] == pytest.approx(end, nan_ok=True)
 
 
+def test_exploration_ends_where_dense_agents_stop_exploring(draw):
+    """Those pruned early have an end of it only if theirs was early."""
+    ends = {"dense": [4, 10, 10], "early_bird": [4, -1, -1]}
+    scores = {
+        key: [(score, n, {"explored_at": at}) for (score, n), at in zip(of, ends.get(key[0], [4, 10, 10]), strict=True)]
+        for key, of in PRUNED.items()
+    }
+    run = earlybird("retrain", scores, epsilon_decay_unit="step")
+    assert draw("earlybird", run, name="pruned").rows[0]["exploration_end"] == 8
+
+
 def test_earlybird_draws_search_and_fine_tuning_of_eb_exploit(draw):
     scores = {
         ("dense", 0.0, 0): [(180, 60), (180, 80), (180, 100)],
@@ -1023,6 +1064,8 @@ def test_what_would_be_drawn_wrong_is_refused_in_one_line(fails):
         ("curves runs --column foo", "no column foo in runs/"),
         ("sensitivity runs --flag weight_decay", "no variant has runs with two values of weight_decay"),
         ("iqm runs --column snr_critic", "kind iqm draws returns: leave out --column"),
+        ("curves runs --column snr_critic --against seconds", "--against seconds does not go with the SNR"),
+        ("curves runs --save-data x/y.csv --out x/y.png", "--save-data x/y.csv is the csv of what is drawn"),
         ("snr runs --column snr_critic", "kind snr draws all columns of the SNR: leave out --column"),
         ("split runs --flag weight_decay", "--flag names the x axis of kind sensitivity"),
         ("split runs", "no variant has runs with two values of actor_share"),
