@@ -642,7 +642,8 @@ if __name__ == "__main__":
     for kind, p in dict.fromkeys((run.kind, run.fraction) for run in plan):
         same = [run for run in plan if (run.kind, run.fraction) == (kind, p) and not run.diverged]
         test = np.mean([run.test_mean for run in same] or [math.nan])
-        length = np.mean([run.episodes for run in same if run.episodes is not None] or [math.nan])
+        lengths = [run.episodes for run in same if run.episodes is not None]
+        after = f"after {np.mean(lengths):.0f} episodes" if lengths else "without pruning"
         name = f"{kind}, P = {p:g}" if p else kind
-        print(f"{name:24} test return {test:.1f} after {length:.0f} episodes, mean of {len(same)} runs")
+        print(f"{name:24} test return {test:.1f} {after}, mean of {len(same)} runs")
     print(f"draw: python plot.py earlybird {folder}")

@@ -322,7 +322,8 @@ def exploit(rows: list[Row]) -> plt.Figure:
             top.vlines(x, *ends(row, "test_mean")[1:], color=colour)
             top.plot(x, row["test_mean"], "o", color=colour)
             bottom.bar(x, search, color=COLOURS["small"], label="search")
-            bottom.bar(x, row["episodes"], bottom=search, color=colour, label="dense" if is_dense else "fine-tune")
+            rest = row["total_episodes"] - search  # runs that were not pruned count 0, so the bar ends at the total
+            bottom.bar(x, rest, bottom=search, color=colour, label="dense" if is_dense else "fine-tune")
             bottom.vlines(x, *ends(row, "total_episodes")[1:], color="0.5")
             counts = {"pruned": row["unpruned"], "stopped": row["censored"]}
             text = "\n".join(f"{n} of {row['seeds']}\nnot\n{what}" for what, n in counts.items() if n)
