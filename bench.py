@@ -65,7 +65,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import tyro
 
 ROOT = Path(__file__).resolve().parent
@@ -244,8 +243,10 @@ def measure(
     against: dict[str, dict[str, str]],
 ) -> None:
     """Run all programs in turn and print one table. ``against``: for each column a peer's name for each of ours."""
+    import sparse_utils as su  # not at the top: this file also runs in the peers' environment
+
     speeds, shares = defaultdict(list), defaultdict(list)
-    if not torch.cpu._is_avx512_bf16_supported():  # our scripts would compute in float32
+    if not su.bfloat16("medium", cuda=False):
         programs = {name: program for name, program in programs.items() if "bfloat16" not in name}
     for _ in range(args.rounds):
         for name, program in programs.items():

@@ -68,10 +68,11 @@ experiment that is there as figures/earlybird_{picture}.png, or as --out with _{
     compared    the same with a column for each fraction, in which retrain and finetune are two lines (3.5 and 3.6)
     exploit     EB Exploit's test return, and its episodes of search and of fine-tuning (3.8)
 
-A run that did not reach early stopping counts with the most episodes that it may have, as "not stopped". The line of
-exploration is where the dense agents' epsilon gets to its floor. What was pruned early is an early-bird ticket if the
-four conditions of section 3.4 hold for the means, and of EB Exploit the first two; the table has the numbers of those
-that do not. Where no run reached early stopping, 2 and 3 do not hold.
+A run that did not reach early stopping counts with the most episodes that it may have, as "not stopped". One whose
+search found nothing has no episodes of fine-tuning, and counts as "not pruned". The line of exploration is where the
+dense agents' epsilon gets to its floor. What was pruned early is an early-bird ticket if the four conditions of section
+3.4 hold for the means, and of EB Exploit the first two; the table has the numbers of those that do not. Where no run
+reached early stopping, 2 and 3 do not hold.
     1  a test return similar to the dense agent's, or higher: at most 5% of its absolute value lower
     2  as many episodes as the dense agent or fewer: at most 10% more. EB Exploit's search counts, too
     3  both of these beside the winning ticket of the same fraction

@@ -514,7 +514,6 @@ if __name__ == "__main__":
         nets = teacher.networks(len(rounds.tickets), obs_space, sizes).to(device)
         nets.load_state_dict(su.stack([ticket["initial"] for ticket in rounds.tickets]))
         masks = su.stack([ticket["masks"] for ticket in rounds.tickets], device)
-        su.apply_masks(dict(nets.named_parameters()), masks)
         retest, loss = train(args, rounds, nets, masks, task, teacher, data)
         rounds.finish(retest, contents, loss=loss, teacher_return=[data["teacher_return"]] * len(rounds.tickets))
     (rounds.folder / "transitions.pt").unlink(missing_ok=True)

@@ -202,7 +202,7 @@ class Run(Result):
     phase: int = 0
     began: int = 0  # step at which the phase began
     episode: int = 0  # of the phase
-    streak: int = 0  # good episodes in a row, up to the last
+    streak: int = 0  # good episodes in a row, up to the last; what early stopping waits for, once there, stays
     diverged: int = 0  # step
     tested: bool = False
     masks: list[Any] = field(default_factory=list)  # similarity: all, a bit for each weight; exploit: the last one
@@ -601,7 +601,7 @@ if __name__ == "__main__":
             run = runs[r]
             returns[run.run, run.phase, run.episode] = state["return"][r]
             run.episode += 1
-            good = state["return"][r] >= args.stop_return or early_stopping(args, run, q)  # which is not forgotten
+            good = state["return"][r] >= args.stop_return or early_stopping(args, run, q)
             run.streak = run.streak + 1 if good else 0
             state["return"][r] = 0
             if args.epsilon_decay_unit == "episode":

@@ -549,7 +549,6 @@ if __name__ == "__main__":
         nets = make_networks(len(rounds.tickets), args, obs_space, int(action_space.n), inputs).to(device)
         nets.load_state_dict(su.stack([ticket["initial"] for ticket in rounds.tickets]))
         masks = su.stack([ticket["masks"] for ticket in rounds.tickets], device)
-        su.apply_masks(dict(nets.named_parameters()), masks)
         rounds.finish(train(args, rounds, nets, masks, task), contents)
     if draws_pixels(args.env_id, probe):
         print(f"draw what they still see: python plot.py goggles {rounds.folder}")

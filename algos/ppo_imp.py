@@ -525,6 +525,5 @@ if __name__ == "__main__":
         nets = make_networks(len(rounds.tickets), args, obs_space, action_space, inputs).to(device)
         nets.load_state_dict(su.stack([ticket["initial"] for ticket in rounds.tickets]))
         masks = su.stack([ticket["masks"] for ticket in rounds.tickets], device)
-        su.apply_masks(dict(nets.named_parameters()), masks)
         rounds.finish(train(args, rounds, nets, masks, task), contents)
     print(f"draw: python plot.py tickets {rounds.folder}")
